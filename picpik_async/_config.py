@@ -1,0 +1,269 @@
+"""Small frozen values that configure a session.
+
+What the vendor's documentation leaves open is a field of `Dialect`, with the source of its default beside it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import ClassVar, Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from picpik_async.errors import ConfigurationError
+
+__all__ = ["Credentials", "Dialect", "Endpoint", "Limits", "PollPolicy", "RetryPolicy", "Secret"]
+
+DOCUMENTED_MAX_SIDE: Final = 2560  # pixels; Width and Height of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels
+DOCUMENTED_MIN_SIDE: Final = 64
+
+
+class Secret:
+    """A string that no repr, format, log or pickle shows; `reveal()` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+    def __reduce__(self) -> str:
+        msg = "a Secret is never pickled; make Credentials anew in the other process, e.g. with Credentials.from_env()"
+        raise ConfigurationError(msg)
+
+
+def _to_secret(value: str | Secret) -> Secret:
+    return value if isinstance(value, Secret) else Secret(value)
+
+
+def _not_empty(_instance: object, attribute: attrs.Attribute[object], value: str | Secret) -> None:
+    text = value.reveal() if isinstance(value, Secret) else value
+    if not isinstance(text, str) or not text.strip():
+        msg = f"{attribute.name} is empty; take both keys from the PICPIK User Center"
+        raise ConfigurationError(msg)
+
+
+@attrs.frozen
+class Credentials:
+    """The key pair of a PICPIK account.
+
+    See https://picpik.ai/api-docs/start.
+
+    Attributes:
+        public_key: sent with every request.
+        private_key: signs every request and never leaves the process; kept as a `Secret`.
+
+    Raises:
+        ConfigurationError: a key is empty.
+    """
+
+    PUBLIC_KEY_VARIABLE: ClassVar = "PICPIK_PUBLIC_KEY"
+    PRIVATE_KEY_VARIABLE: ClassVar = "PICPIK_PRIVATE_KEY"
+
+    public_key: str = attrs.field(validator=_not_empty)
+    private_key: Secret = attrs.field(converter=_to_secret, repr=False, eq=False, validator=_not_empty)
+
+    @classmethod
+    def from_env(cls) -> Credentials:
+        """Read `PICPIK_PUBLIC_KEY` and `PICPIK_PRIVATE_KEY`.
+
+        Raises:
+            ConfigurationError: one of them is not set; the message names it.
+        """
+        missing = [name for name in (cls.PUBLIC_KEY_VARIABLE, cls.PRIVATE_KEY_VARIABLE) if not os.environ.get(name)]
+        if missing:
+            msg = (
+                f"no keys: set {' and '.join(missing)} in the environment, or pass Credentials(public_key, private_key);"
+                " to try without keys, use picpik_async.emulator.Emulator"
+            )
+            raise ConfigurationError(msg)
+        return cls(os.environ[cls.PUBLIC_KEY_VARIABLE], Secret(os.environ[cls.PRIVATE_KEY_VARIABLE]))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@attrs.frozen
+class Endpoint:
+    """The address of the service; https, or plain http to this machine.
+
+    Attributes:
+        url: scheme, host and port; the path is `Dialect.path`.
+        allow_insecure_http: accept plain http to another machine; request bodies are as good as money, so think twice.
+
+    Raises:
+        ConfigurationError: the address cannot be used.
+    """
+
+    # Hosts: step 4 of https://picpik.ai/zh/api-docs/start
+    INTERNATIONAL: ClassVar[Endpoint]
+    CHINA: ClassVar[Endpoint]
+    VARIABLE: ClassVar = "PICPIK_ENDPOINT"
+
+    url: str = attrs.field(converter=lambda url: url.rstrip("/"))
+    allow_insecure_http: bool = attrs.field(default=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            msg = f"endpoint {self.url!r} is not an address; write it like https://api.picpik.ai"
+            raise ConfigurationError(msg)
+        if parts.username is not None or parts.query or parts.fragment:
+            msg = "endpoint must be scheme, host and port only, without user, query or fragment"
+            raise ConfigurationError(msg)
+        if parts.scheme == "http" and not (self.is_loopback or self.allow_insecure_http):
+            msg = (
+                f"endpoint {self.url!r} is plain http to another machine, where anyone on the way could replay signed"
+                " requests; use https, or Endpoint(url, allow_insecure_http=True) if you are sure"
+            )
+            raise ConfigurationError(msg)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the service runs on this machine."""
+        return _is_loopback(urlsplit(self.url).hostname or "")
+
+    @classmethod
+    def from_env(cls) -> Endpoint:
+        """`PICPIK_ENDPOINT`, or the international service."""
+        return cls(os.environ.get(cls.VARIABLE) or cls.INTERNATIONAL.url)
+
+
+Endpoint.INTERNATIONAL = Endpoint("https://api.picpik.ai")
+Endpoint.CHINA = Endpoint("https://api.picpikai.com")
+
+
+@attrs.frozen(kw_only=True)
+class Dialect:
+    """What the documentation of the service leaves open, as settings.
+
+    Attributes:
+        path: URL path of the one address for all Actions.
+        data_uri: send `data:image/png;base64,…`; False sends the bare Base64.
+        default_model: `ModelCode` sent when a request names no main model.
+        max_auto_pixels: the most pixels `inpaint` and `outpaint` ask for on their own; cost grows with pixels.
+        image_formats: formats accepted for pictures, out of `png`, `jpeg`, `webp`.
+        mask_formats: formats accepted for masks.
+        server_applies_exif: the service turns a picture by its EXIF orientation; False re-encodes it upright here.
+        max_task_uids: task ids per `ListTasksDetails`.
+        queuing_words: `Status` words of a task that waits.
+        running_words: `Status` words of a task at work.
+        finished_words: `Status` words that end a task well.
+        error_words: `Status` words that end a task badly.
+        throttle_ret_codes: `RetCode` values that only mean "slow down".
+    """
+
+    # Only the host is documented; a POST to the root is inferred (https://picpik.ai/zh/api-docs/start, step 4).
+    path: str = "/"
+    # Every published example is a data URI (https://picpik.ai/api-docs/api-reference/RemoveContents).
+    data_uri: bool = True
+    # The request example of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels.
+    default_model: str = "PICPIK General"
+    # Our choice: the pixels of the documented default size, 1024 × 1024.
+    max_auto_pixels: int = 1024 * 1024
+    # Not documented; examples show PNG and JPEG, and WebP is what web backends receive.
+    image_formats: frozenset[str] = frozenset({"png", "jpeg", "webp"})
+    # Our choice: JPEG cannot hold a hard black and white edge.
+    mask_formats: frozenset[str] = frozenset({"png", "webp"})
+    # Not documented; upright pixels are right in both cases.
+    server_applies_exif: bool = False
+    # No maximum is documented (https://picpik.ai/api-docs/api-reference/ListTasksDetails); our choice.
+    max_task_uids: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    # Only the legacy page lists words: …/api-docs/deprecated/old-api-reference/ListGenerateTaskDetail.
+    queuing_words: frozenset[str] = frozenset({"Queuing"})
+    running_words: frozenset[str] = frozenset({"Running"})
+    finished_words: frozenset[str] = frozenset({"Finished"})
+    error_words: frozenset[str] = frozenset({"Error"})
+    # No RetCode but 0 is documented.
+    throttle_ret_codes: frozenset[int] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
+class PollPolicy:
+    """How the one poller of a session waits; all times in seconds.
+
+    A task of age *a* is asked about every `a * age_share` seconds, but at least every `max_interval` and at most once a
+    `tick`. Due tasks share requests.
+
+    Attributes:
+        timeout: default limit of a whole wait; None waits for ever.
+        tick: requests leave on this grid, so that tasks share them.
+        age_share: share of a task's age to wait between polls.
+        max_interval: the longest time between two polls of a task.
+        jitter: each wait is lengthened by a random share of itself, up to this one.
+        max_backoff: the longest pause after failed polls.
+        unknown_task_grace: how long a task may be missing from answers before `TaskVanishedError`.
+        max_requests_per_second: cap on status requests of the session.
+    """
+
+    timeout: float | None = 30 * 60.0
+    tick: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
+    age_share: float = attrs.field(default=0.05, validator=attrs.validators.ge(0))
+    max_interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    jitter: float = attrs.field(default=0.1, validator=attrs.validators.ge(0))
+    max_backoff: float = attrs.field(default=20.0, validator=attrs.validators.gt(0))
+    unknown_task_grace: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))
+    max_requests_per_second: float = attrs.field(default=20.0, validator=attrs.validators.gt(0))
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How reads and downloads are retried; submits are not.
+
+    The pause before retry *n* is random between 0 and `min(max_delay, base_delay * 2**n)`, or what the server asks for.
+
+    Attributes:
+        attempts: how often a read or a download is tried in all.
+        base_delay: seconds.
+        max_delay: seconds.
+        max_retry_after: the longest pause, in seconds, the server may ask for.
+    """
+
+    attempts: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    base_delay: float = attrs.field(default=0.2, validator=attrs.validators.ge(0))
+    max_delay: float = attrs.field(default=20.0, validator=attrs.validators.ge(0))
+    max_retry_after: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+
+
+def _default_threads() -> int:
+    return min(4, os.cpu_count() or 1)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds on time, memory and concurrency; times in seconds, sizes in bytes.
+
+    Attributes:
+        request_timeout: one HTTP exchange; for an upload the longest time without progress, and then the wait for the
+            answer.
+        uploads: submits that are prepared and sent at the same time; others wait.
+        downloads: pictures fetched at the same time; others wait.
+        threads: worker threads that read, encode, hash, decode and write.
+        slice_size: bytes of a picture encoded and sent in one go; the memory of an upload is a few times this.
+        max_answer_bytes: the longest answer of the API, after decompression.
+        max_image_bytes: the largest picture, sent or fetched.
+        max_image_pixels: the most pixels of a picture, sent or fetched.
+    """
+
+    request_timeout: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    uploads: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    downloads: int = attrs.field(default=8, validator=attrs.validators.ge(1))
+    threads: int = attrs.field(factory=_default_threads, validator=attrs.validators.ge(1))
+    slice_size: int = attrs.field(default=384 * 1024, validator=attrs.validators.ge(3))
+    max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=attrs.validators.ge(1))
+    max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=attrs.validators.ge(1))
+    max_image_pixels: int = attrs.field(default=64_000_000, validator=attrs.validators.ge(1))
