@@ -1,0 +1,365 @@
+"""The one poller of a session: however many tasks are awaited, by however many coroutines, there is one schedule.
+
+It never sees HTTP: it takes a `fetch` callable that makes one status request. A poll that fails is never a failed task.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, Self
+
+import anyio
+import anyio.lowlevel
+
+from picpik_async._deadlines import Deadlines, Waiter
+from picpik_async._endings import closed_error, ending_error, legible, timeout_error
+from picpik_async._schedule import Schedule
+from picpik_async._tasks import TaskDetail, TaskStatus
+from picpik_async.errors import ApiError, HttpStatusError, InvalidRequestError, PicpikError
+
+if TYPE_CHECKING:
+    from picpik_async._config import Dialect, PollPolicy
+    from picpik_async._schedule import Ask, Watched
+
+__all__ = ["Fetch", "Poller", "Updates"]
+
+Fetch = Callable[[Sequence[str]], Awaitable[Sequence[TaskDetail]]]
+
+_logger = logging.getLogger("picpik_async")
+
+_REJECTING_STATUSES: Final = frozenset({400, 413, 414, 422})  # the request itself is refused, not the moment or the key
+_MAX_RETRY_AFTER: Final = 60.0  # seconds
+_SLICE: Final = 1000  # tasks handled before others get a turn: waking 100,000 in one go would stall the loop for 30 ms
+_MAX_WORDS: Final = 100  # unknown status words told about
+
+
+class Poller:
+    """Asks about all watched tasks on one schedule, and wakes whoever waits for them.
+
+    A task is watched only while somebody waits for it; with no waiter there is no traffic and no timer.
+
+    Args:
+        fetch: makes one status request for some task uids; rows may be missing, foreign, and in any order.
+        policy: how often to ask.
+        dialect: how many ids a request may hold, and which `RetCode` means "slow down".
+        rng: source of jitter.
+    """
+
+    def __init__(self, fetch: Fetch, policy: PollPolicy, dialect: Dialect, *, rng: random.Random | None = None) -> None:
+        self._fetch = fetch
+        self._policy = policy
+        self._dialect = dialect
+        self._schedule = Schedule(policy, dialect, rng or random.Random())  # noqa: S311 - jitter, no cryptography
+        self._deadlines = Deadlines()
+        self._terminated: set[str] = set()
+        self._told_words: set[str] = set()
+        self._told_of_surprise = False
+        self._closed = False
+        self._wake_at = math.inf
+        self._nudge = anyio.Event()
+
+    @property
+    def watched(self) -> int:
+        """Number of tasks being asked about."""
+        return self._schedule.watched
+
+    async def run(self) -> None:
+        """Poll until cancelled; then wake every waiter with `ConfigurationError`."""
+        self._schedule.start(anyio.current_time())
+        async with anyio.create_task_group() as requests:
+            try:
+                while True:
+                    await self._expire()
+                    for ask in self._schedule.take(anyio.current_time()):
+                        requests.start_soon(self._ask, ask)
+                    await self._sleep()
+            finally:
+                self._closed = True
+                for task in self._schedule.awaited():
+                    _wake(task)
+
+    async def wait(self, task_uid: str, *, timeout: float | None) -> TaskDetail:  # noqa: ASYNC109 - one heap for all
+        """Wait until a task has finished.
+
+        Args:
+            task_uid: the task.
+            timeout: seconds; None is no limit.
+
+        Raises:
+            TaskFailedError: the service reports an error.
+            TaskTerminatedError: the task was terminated.
+            TaskVanishedError: the service does not know the task.
+            TaskTimeoutError: *timeout* has passed.
+            InvalidRequestError: *timeout* is negative or not a number.
+            ConfigurationError: the session was closed.
+        """
+        waiter = self._enlist(task_uid, _deadline(timeout))
+        try:
+            while not waiter.task.ended:
+                self._check(waiter, timeout)
+                await _signal(waiter.task).wait()
+        finally:
+            self._dismiss(waiter)
+        return self._result(waiter.task)
+
+    def updates(self, task_uid: str, *, timeout: float | None) -> Updates:
+        """Iterate over what becomes of a task: the first detail, each changed one, and the one that ends it.
+
+        Args:
+            task_uid: the task.
+            timeout: seconds, counted from the first step of the iteration; None is no limit.
+
+        Raises:
+            InvalidRequestError: *timeout* is negative or not a number.
+        """
+        _check_timeout(timeout)
+        return Updates(self, task_uid, timeout=timeout)
+
+    def terminated(self, task_uid: str) -> None:
+        """Note that the task was terminated by us: whatever is no good end is one by termination from now on."""
+        self._terminated.add(task_uid)
+        self._schedule.hasten(task_uid, anyio.current_time())
+        self._reconsider()
+
+    async def next_change(
+        self,
+        task_uid: str,
+        *,
+        timeout: float | None,  # noqa: ASYNC109 - for the message
+        deadline: float,
+        last: TaskDetail | None,
+    ) -> tuple[TaskDetail | None, bool]:
+        """Wait until a task looks different from *last*, or has ended; serves `Updates`.
+
+        Returns:
+            The detail, None if it is not news; and whether the task has ended.
+        """
+        waiter = self._enlist(task_uid, deadline)
+        task = waiter.task
+        try:
+            while not (task.ended or _differ(task.detail, last)):
+                self._check(waiter, timeout)
+                await _signal(task).wait()
+        finally:
+            self._dismiss(waiter)
+        if task.vanished:
+            raise ending_error(task, terminated=task.uid in self._terminated)
+        return task.detail if _differ(task.detail, last) else None, task.ended
+
+    def _enlist(self, task_uid: str, deadline: float) -> Waiter:
+        now = anyio.current_time()
+        if self._closed:
+            raise closed_error(task_uid)
+        waiter = Waiter(self._schedule.add(task_uid, now), deadline)
+        self._deadlines.add(waiter)
+        self._reconsider()
+        return waiter
+
+    def _dismiss(self, waiter: Waiter) -> None:
+        self._deadlines.discard(waiter)
+        self._schedule.drop(waiter.task)
+        if not self._schedule.watched:
+            self._nudge.set()
+
+    def _check(self, waiter: Waiter, timeout: float | None) -> None:
+        if self._closed:
+            raise closed_error(waiter.task.uid)
+        if waiter.expired or waiter.deadline <= anyio.current_time():
+            raise timeout_error(waiter.task, timeout)
+
+    async def _expire(self) -> None:
+        count = 0
+        while waiter := self._deadlines.pop(anyio.current_time()):
+            _wake(waiter.task)
+            count += 1
+            if count % _SLICE == 0:
+                await anyio.lowlevel.checkpoint()
+
+    def _next_at(self) -> float:
+        return min(self._schedule.next_at(), self._deadlines.next_at())
+
+    async def _sleep(self) -> None:
+        self._nudge = anyio.Event()
+        self._wake_at = self._next_at()
+        with anyio.CancelScope(deadline=self._wake_at):
+            await self._nudge.wait()
+
+    def _reconsider(self) -> None:
+        if self._next_at() < self._wake_at:
+            self._nudge.set()
+
+    async def _ask(self, ask: Ask) -> None:
+        try:
+            rows = await self._fetch([task.uid for task in ask.tasks])
+        except PicpikError as error:
+            self._take_refusal(ask, error)
+        except Exception as error:  # noqa: BLE001 - whatever fetch raises, the other tasks are polled on
+            self._take_surprise(ask, error)
+        else:
+            await self._take_answer(ask, rows)
+        self._reconsider()
+
+    async def _take_answer(self, ask: Ask, rows: Sequence[TaskDetail]) -> None:
+        now = anyio.current_time()
+        found = {row.task_uid: row for row in rows}
+        for task in self._schedule.answered(ask, now):
+            self._miss(task, now)
+        for count, task in enumerate(ask.tasks, 1):
+            detail = found.get(task.uid)
+            if detail is None:
+                task.problem = "its row was missing from the answer"
+                self._miss(task, now)
+            else:
+                self._see(task, detail, now)
+            if count % _SLICE == 0:
+                await anyio.lowlevel.checkpoint()
+
+    def _take_refusal(self, ask: Ask, error: PicpikError) -> None:
+        now = anyio.current_time()
+        _note_problem(ask, f"{type(error).__name__}: {legible(str(error))}")
+        if self._rejects_list(error):
+            for task in self._schedule.refused(ask, now):
+                self._miss(task, now)
+            return
+        retry_after = error.retry_after if isinstance(error, HttpStatusError) else None
+        if retry_after is not None:
+            retry_after = min(retry_after, _MAX_RETRY_AFTER)
+        self._schedule.failed(ask, now, retry_after=retry_after)
+
+    def _take_surprise(self, ask: Ask, error: Exception) -> None:
+        if not self._told_of_surprise:
+            self._told_of_surprise = True
+            _logger.error("a status request failed in an unforeseen way; polling goes on", exc_info=error)
+        _note_problem(ask, type(error).__name__)
+        self._schedule.failed(ask, anyio.current_time())
+
+    def _rejects_list(self, error: PicpikError) -> bool:
+        if isinstance(error, ApiError):
+            return error.ret_code not in self._dialect.throttle_ret_codes
+        return isinstance(error, HttpStatusError) and error.status in _REJECTING_STATUSES
+
+    def _see(self, task: Watched, detail: TaskDetail, now: float) -> None:
+        news = _differ(detail, task.detail)
+        task.detail = detail
+        task.missing_since = None
+        task.problem = None
+        unknown = detail.status is TaskStatus.UNKNOWN
+        if detail.failed or detail.finished or (unknown and task.uid in self._terminated):
+            self._schedule.end(task)
+            _wake(task)
+            return
+        if unknown:
+            self._tell_word(detail)
+        self._schedule.again(task, now)
+        if news:
+            _wake(task)
+
+    def _miss(self, task: Watched, now: float) -> None:
+        if task.missing_since is None:
+            task.missing_since = now
+        if task.uid in self._terminated or now - task.missing_since >= self._policy.unknown_task_grace:
+            task.vanished = True
+            self._schedule.end(task)
+            _wake(task)
+        else:
+            self._schedule.again(task, now)
+
+    def _tell_word(self, detail: TaskDetail) -> None:
+        word = legible(detail.status_word or "")
+        if word in self._told_words or len(self._told_words) == _MAX_WORDS:
+            return
+        self._told_words.add(word)
+        _logger.warning(
+            "unknown task status '%s'; polling goes on", word, extra={"task_uid": detail.task_uid, "stage": "poll"}
+        )
+
+    def _result(self, task: Watched) -> TaskDetail:
+        if task.vanished or task.detail is None or not task.detail.finished:
+            raise ending_error(task, terminated=task.uid in self._terminated)
+        return task.detail
+
+
+class Updates:
+    """What becomes of a task, as an asynchronous iterator; made by `Poller.updates`.
+
+    The task is watched only while the next detail is awaited, so leaving the loop early leaves nothing behind.
+    """
+
+    def __init__(self, poller: Poller, task_uid: str, *, timeout: float | None) -> None:
+        self._poller = poller
+        self._task_uid = task_uid
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self._last: TaskDetail | None = None
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TaskDetail:
+        """The next detail.
+
+        Raises:
+            TaskVanishedError: the service does not know the task.
+            TaskTerminatedError: the service does not know the task any more, after we terminated it.
+            TaskTimeoutError: the timeout has passed.
+            ConfigurationError: the session was closed.
+        """
+        if self._over:
+            raise StopAsyncIteration
+        if self._deadline is None:
+            self._deadline = _deadline(self._timeout)
+        try:
+            detail, self._over = await self._poller.next_change(
+                self._task_uid, timeout=self._timeout, deadline=self._deadline, last=self._last
+            )
+        except PicpikError:
+            self._over = True
+            raise
+        if detail is None:
+            raise StopAsyncIteration
+        self._last = detail
+        return detail
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        self._over = True
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        msg = f"timeout is {timeout!r}; use a number of seconds, at least 0, or None for no limit"
+        raise InvalidRequestError(msg, field="timeout", value=timeout, allowed="at least 0, or None")
+
+
+def _deadline(timeout: float | None) -> float:
+    _check_timeout(timeout)
+    return math.inf if timeout is None else anyio.current_time() + timeout
+
+
+def _signal(task: Watched) -> anyio.Event:
+    if task.event is None:
+        task.event = anyio.Event()
+    return task.event
+
+
+def _wake(task: Watched) -> None:
+    event, task.event = task.event, None
+    if event is not None:
+        event.set()
+
+
+def _differ(detail: TaskDetail | None, last: TaskDetail | None) -> bool:
+    return detail is not None and (last is None or _face(detail) != _face(last))
+
+
+def _face(detail: TaskDetail) -> tuple[object, ...]:
+    return detail.status, detail.status_word, detail.image_urls, detail.error_code, detail.error_message
+
+
+def _note_problem(ask: Ask, problem: str) -> None:
+    for task in ask.tasks:
+        task.problem = problem

@@ -1,0 +1,376 @@
+"""When which task is asked about, and in which request: the poller's bookkeeping, without async and without I/O.
+
+Time is cut into ticks. A watched task is always in one of two places: in the heap, waiting for its tick, or *held* by an
+`Ask`, the list of tasks of one status request, which is planned, on its way, or refused and waiting for a verdict.
+
+A refused list is bisected. Its halves are asked separately; a half that is refused while the other is answered is split
+again, down to the one task that spoils every list. From then on that task is asked about alone, at growing intervals. If
+both halves are refused, the list is not at fault, and all its tasks are asked about again after a pause: together, and
+split differently, if the service answers nobody; as two lists if it answers others, so that two bad tasks part.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    import anyio
+
+    from picpik_async._config import Dialect, PollPolicy
+    from picpik_async._tasks import TaskDetail
+
+__all__ = ["Ask", "Schedule", "Watched", "backoff", "poll_delay", "whole_ticks"]
+
+_HELD: Final = -1  # the `due` of a task that an Ask holds
+_SLACK: Final = 64  # stale heap items always allowed
+_MAX_DOUBLINGS: Final = 32  # keeps 2**n small; far above any pause one would wait
+
+
+def poll_delay(age: float, policy: PollPolicy, chance: float) -> float:
+    """Seconds until the next poll of a task of *age* seconds; *chance*, from 0 to 1, picks the jitter."""
+    return min(policy.max_interval, age * policy.age_share) * (1 + policy.jitter * chance)
+
+
+def backoff(failures: int, policy: PollPolicy, chance: float) -> float:
+    """Seconds to pause after *failures* failed polls in a row; *chance*, from 0 to 1, picks within the upper half."""
+    longest = min(policy.max_backoff, policy.tick * 2 ** min(failures, _MAX_DOUBLINGS))
+    return longest * (1 + chance) / 2
+
+
+def whole_ticks(delay: float, tick: float) -> int:
+    """*delay* in ticks, rounded up, at least one; a rounding error is no tick of its own."""
+    return max(1, math.ceil(delay / tick - 1e-9))
+
+
+class Watched:
+    """A task somebody waits for.
+
+    Attributes:
+        uid: its `TaskUID`.
+        since: when it was first watched, or terminated; its age counts from here.
+        due: the tick at which it is asked about, or `_HELD`.
+        waiters: how many coroutines wait; a task without any is forgotten.
+        event: wakes the waiters; made by the first one to wait, replaced at each wake.
+        detail: the last row seen.
+        ended: it is over, and `detail` says how, unless it has `vanished`.
+        vanished: it was missing for too long.
+        missing_since: when it was first missing, if the last answer lacked it.
+        problem: what was wrong with its last poll.
+        refusals: how often it was refused alone, with proof that it is at fault.
+        suspected_at: count of good answers when it was refused alone without such proof.
+    """
+
+    __slots__ = (
+        "detail",
+        "due",
+        "ended",
+        "event",
+        "missing_since",
+        "problem",
+        "refusals",
+        "since",
+        "suspected_at",
+        "uid",
+        "vanished",
+        "waiters",
+    )
+
+    def __init__(self, uid: str, since: float) -> None:
+        self.uid = uid
+        self.since = since
+        self.due = _HELD
+        self.waiters = 0
+        self.event: anyio.Event | None = None
+        self.detail: TaskDetail | None = None
+        self.ended = False
+        self.vanished = False
+        self.missing_since: float | None = None
+        self.problem: str | None = None
+        self.refusals = 0
+        self.suspected_at: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a request with this task is planned or on its way."""
+        return self.due == _HELD
+
+
+class Ask:
+    """The tasks of one status request.
+
+    Attributes:
+        tasks: what it asks about.
+        pair: the bisection it is a half of.
+        answers: count of good answers when it was made.
+        sent: the tick at which it left.
+    """
+
+    __slots__ = ("answers", "pair", "sent", "tasks")
+
+    def __init__(self, tasks: list[Watched], *, answers: int, pair: _Pair | None = None) -> None:
+        self.tasks = tasks
+        self.answers = answers
+        self.pair = pair
+        self.sent = 0
+
+
+class _Pair:
+    """Two halves of a refused list, judged when both have their verdict."""
+
+    __slots__ = ("answers", "refused", "undecided")
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+        self.undecided = 2
+        self.refused: list[Ask] = []
+
+
+class Schedule:
+    """All watched tasks, and what to ask at which tick."""
+
+    def __init__(self, policy: PollPolicy, dialect: Dialect, rng: random.Random) -> None:
+        self._policy = policy
+        self._list_size = dialect.max_task_uids
+        self._rng = rng
+        self._tasks: dict[str, Watched] = {}
+        self._heap: list[tuple[int, int, Watched | Ask]] = []
+        self._sequence = itertools.count()
+        self._anchor = (0, math.inf)  # a tick and its time; moved to each tick as it happens, so ticks never crowd
+        self._first_free_tick = 0
+        self._answers = 0
+        self._failures = 0
+        self._last_failed_tick = -1
+        self.watched = 0
+
+        per_tick = policy.max_requests_per_second * policy.tick
+        self._max_requests = max(1, math.floor(per_tick + 1e-9))
+        self._stride = whole_ticks(1 / per_tick, 1)
+
+    def start(self, now: float) -> None:
+        """Lay the grid of ticks, at a random phase so that many processes do not march in step."""
+        self._anchor = (0, now + self._rng.random() * self._policy.tick)
+
+    def add(self, uid: str, now: float) -> Watched:
+        """Count one more waiter for *uid*; a task not watched so far is due at the next tick."""
+        task = self._tasks.get(uid)
+        if task is None:
+            task = self._tasks[uid] = Watched(uid, now)
+            self._push(task, self._tick_at(now) + 1)
+        if not task.waiters:
+            self.watched += 1
+        task.waiters += 1
+        return task
+
+    def drop(self, task: Watched) -> None:
+        """Count one waiter less; without any, the task is forgotten, at the latest when its request is answered."""
+        task.waiters -= 1
+        if task.waiters or task.ended:
+            return
+        self.watched -= 1
+        if not task.held:
+            del self._tasks[task.uid]
+            self._compact()
+
+    def end(self, task: Watched) -> None:
+        """Ask no more about *task*, which an Ask held."""
+        task.ended = True
+        del self._tasks[task.uid]
+        if task.waiters:
+            self.watched -= 1
+
+    def hasten(self, uid: str, now: float) -> None:
+        """Make *uid* young again, and due at the next tick."""
+        task = self._tasks.get(uid)
+        if task is None:
+            return
+        task.since = now
+        if not task.held:
+            self._push(task, self._tick_at(now) + 1)
+
+    def awaited(self) -> Sequence[Watched]:
+        """All tasks at this moment, those included whose waiters left while they were held."""
+        return list(self._tasks.values())
+
+    def next_at(self) -> float:
+        """When `take` has something to give; infinity if there is nothing to ask."""
+        self._drop_stale()
+        if not self._heap:
+            return math.inf
+        tick, time = self._anchor
+        return time + (self._next_tick() - tick) * self._policy.tick
+
+    def take(self, now: float) -> list[Ask]:
+        """The requests to send now: those due longest, as many as the budget of a tick allows."""
+        if now < self.next_at():
+            return []
+        tick = max(self._tick_at(now), self._next_tick())
+        self._anchor = (tick, now)
+        asks = self._pick(tick, now)
+        for ask in asks:
+            ask.sent = tick
+        self._first_free_tick = tick + (self._stride if asks else 1)
+        return asks
+
+    def _pick(self, tick: int, now: float) -> list[Ask]:
+        budget = min(self._max_requests, math.ceil(self.watched / self._list_size))
+        own: list[Ask] = []  # requests whose tasks stay among themselves
+        shared: list[Watched] = []
+        late: list[tuple[int, Ask]] = []
+        while self.next_at() < math.inf and self._heap[0][0] <= tick:
+            due, _, item = heapq.heappop(self._heap)
+            if isinstance(item, Watched):
+                if not item.refusals and len(own) + len(shared) // self._list_size == budget:
+                    self._push(item, due)
+                    break
+                item.due = _HELD
+                if not item.refusals:
+                    shared.append(item)
+                    continue
+                item = Ask([item], answers=self._answers)
+            if not self._still_wanted(item, now):
+                continue
+            if len(own) + math.ceil(len(shared) / self._list_size) < budget:
+                own.append(item)
+            else:
+                late.append((due, item))
+        for due, ask in late:
+            self._push(ask, due)
+        # Random company: two tasks that spoil the same list today are in different ones tomorrow.
+        self._rng.shuffle(shared)
+        size = self._list_size
+        return own + [Ask(shared[i : i + size], answers=self._answers) for i in range(0, len(shared), size)]
+
+    def answered(self, ask: Ask, now: float) -> list[Watched]:
+        """Note a good answer; the caller gives back each of the tasks with `again`, or ends it.
+
+        Returns:
+            Tasks now known to be refused on their own account: to be taken for missing.
+        """
+        self._answers += 1
+        self._failures = 0
+        for task in ask.tasks:
+            task.refusals = 0
+            task.suspected_at = None
+        return self._judge(ask.pair, now)
+
+    def refused(self, ask: Ask, now: float) -> list[Watched]:
+        """Note that the service refused the list.
+
+        Returns:
+            Tasks now known to be refused on their own account: to be taken for missing.
+        """
+        if ask.pair is not None:
+            ask.pair.refused.append(ask)
+            return self._judge(ask.pair, now)
+        if len(ask.tasks) > 1:
+            self._split(ask, now)
+            return []
+        (task,) = ask.tasks
+        others_answered = task.suspected_at is not None and task.suspected_at < self._answers
+        if task.refusals or others_answered or self.watched == 1:
+            return self._proven(task)
+        task.suspected_at = self._answers
+        self._give_back(ask.tasks, self._pause(ask, now))
+        return []
+
+    def failed(self, ask: Ask, now: float, *, retry_after: float | None = None) -> None:
+        """Note a failed request, which says nothing about its tasks: they are due again after a pause."""
+        due = self._pause(ask, now, retry_after=retry_after)
+        if ask.pair is None:
+            self._give_back(ask.tasks, due)
+        else:
+            self._push(ask, due)
+
+    def again(self, task: Watched, now: float) -> None:
+        """Give back a task an Ask held: the older, the longer until its next poll."""
+        delay = poll_delay(now - task.since, self._policy, self._rng.random())
+        if task.refusals and task.missing_since is not None:
+            lonely = max(delay, backoff(task.refusals, self._policy, self._rng.random()))
+            delay = min(lonely, task.missing_since + self._policy.unknown_task_grace - now)
+        self._give_back([task], self._tick_at(now) + whole_ticks(delay, self._policy.tick))
+
+    def _judge(self, pair: _Pair | None, now: float) -> list[Watched]:
+        if pair is None:
+            return []
+        pair.undecided -= 1
+        if pair.undecided or not pair.refused:
+            return []
+        service_answers = self._answers > pair.answers
+        if len(pair.refused) == 1 and service_answers:
+            (half,) = pair.refused
+            if len(half.tasks) == 1:
+                return self._proven(half.tasks[0])
+            self._split(half, now)
+            return []
+        due = self._pause(pair.refused[0], now)
+        for half in pair.refused:
+            if service_answers:
+                self._push(Ask(half.tasks, answers=self._answers), due)
+            else:
+                self._give_back(half.tasks, due)
+        return []
+
+    def _split(self, ask: Ask, now: float) -> None:
+        self._rng.shuffle(ask.tasks)
+        middle = len(ask.tasks) // 2
+        pair = _Pair(ask.answers)
+        for half in (ask.tasks[:middle], ask.tasks[middle:]):
+            # Due already: before all that becomes due at the next tick, after all that has waited longer.
+            self._push(Ask(half, answers=self._answers, pair=pair), self._tick_at(now))
+
+    def _proven(self, task: Watched) -> list[Watched]:
+        task.refusals += 1
+        return [task]
+
+    def _pause(self, ask: Ask, now: float, *, retry_after: float | None = None) -> int:
+        if ask.sent > self._last_failed_tick:  # all failures of one tick are one
+            self._failures += 1
+            self._last_failed_tick = ask.sent
+        pause = backoff(self._failures, self._policy, self._rng.random()) if retry_after is None else retry_after
+        return self._tick_at(now) + whole_ticks(pause, self._policy.tick)
+
+    def _give_back(self, tasks: Sequence[Watched], due: int) -> None:
+        for task in tasks:
+            if task.waiters:
+                self._push(task, due)
+            else:
+                del self._tasks[task.uid]
+
+    def _still_wanted(self, ask: Ask, now: float) -> bool:
+        self._give_back([task for task in ask.tasks if not task.waiters], _HELD)
+        ask.tasks = [task for task in ask.tasks if task.waiters]
+        if not ask.tasks:
+            self._judge(ask.pair, now)
+        return bool(ask.tasks)
+
+    def _tick_at(self, now: float) -> int:
+        tick, time = self._anchor
+        return tick + math.floor(max(-1.0, (now - time) / self._policy.tick))
+
+    def _next_tick(self) -> int:
+        return max(self._heap[0][0], self._first_free_tick)
+
+    def _push(self, item: Watched | Ask, due: int) -> None:
+        if isinstance(item, Watched):
+            item.due = due
+        heapq.heappush(self._heap, (due, next(self._sequence), item))
+
+    def _drop_stale(self) -> None:
+        while self._heap and _is_stale(self._heap[0]):
+            heapq.heappop(self._heap)
+
+    def _compact(self) -> None:
+        if len(self._heap) > 2 * len(self._tasks) + _SLACK:
+            self._heap = [entry for entry in self._heap if not _is_stale(entry)]
+            heapq.heapify(self._heap)
+
+
+def _is_stale(entry: tuple[int, int, Watched | Ask]) -> bool:
+    due, _, item = entry
+    return isinstance(item, Watched) and (item.due != due or not item.waiters)
