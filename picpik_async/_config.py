@@ -16,7 +16,9 @@ from picpik_async.errors import ConfigurationError
 
 __all__ = ["Credentials", "Dialect", "Endpoint", "Limits", "PollPolicy", "RetryPolicy", "Secret"]
 
-DOCUMENTED_MAX_SIDE: Final = 2560  # pixels; Width and Height of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels
+DOCUMENTED_MAX_SIDE: Final = (
+    2560  # pixels; Width and Height of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels
+)
 DOCUMENTED_MIN_SIDE: Final = 64
 
 
@@ -44,10 +46,9 @@ def _to_secret(value: str | Secret) -> Secret:
     return value if isinstance(value, Secret) else Secret(value)
 
 
-def _not_empty(_instance: object, attribute: attrs.Attribute[object], value: str | Secret) -> None:
-    text = value.reveal() if isinstance(value, Secret) else value
-    if not isinstance(text, str) or not text.strip():
-        msg = f"{attribute.name} is empty; take both keys from the PICPIK User Center"
+def _check_key(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        msg = f"{name} is empty; take both keys from the PICPIK User Center"
         raise ConfigurationError(msg)
 
 
@@ -68,8 +69,12 @@ class Credentials:
     PUBLIC_KEY_VARIABLE: ClassVar = "PICPIK_PUBLIC_KEY"
     PRIVATE_KEY_VARIABLE: ClassVar = "PICPIK_PRIVATE_KEY"
 
-    public_key: str = attrs.field(validator=_not_empty)
-    private_key: Secret = attrs.field(converter=_to_secret, repr=False, eq=False, validator=_not_empty)
+    public_key: str
+    private_key: Secret = attrs.field(converter=_to_secret, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _check_key("public_key", self.public_key)
+        _check_key("private_key", self.private_key.reveal())
 
     @classmethod
     def from_env(cls) -> Credentials:
@@ -88,13 +93,17 @@ class Credentials:
         return cls(os.environ[cls.PUBLIC_KEY_VARIABLE], Secret(os.environ[cls.PRIVATE_KEY_VARIABLE]))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _without_slash(url: str) -> str:
+    return url.rstrip("/")
 
 
 @attrs.frozen
@@ -114,7 +123,7 @@ class Endpoint:
     CHINA: ClassVar[Endpoint]
     VARIABLE: ClassVar = "PICPIK_ENDPOINT"
 
-    url: str = attrs.field(converter=lambda url: url.rstrip("/"))
+    url: str = attrs.field(converter=_without_slash)
     allow_insecure_http: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -135,7 +144,7 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         """Whether the service runs on this machine."""
-        return _is_loopback(urlsplit(self.url).hostname or "")
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     @classmethod
     def from_env(cls) -> Endpoint:

@@ -5,6 +5,7 @@ It never sees HTTP: it takes a `fetch` callable that makes one status request. A
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import random
@@ -33,6 +34,7 @@ _logger = logging.getLogger("picpik_async")
 _REJECTING_STATUSES: Final = frozenset({400, 413, 414, 422})  # the request itself is refused, not the moment or the key
 _MAX_RETRY_AFTER: Final = 60.0  # seconds
 _SLICE: Final = 1000  # tasks handled before others get a turn: waking 100,000 in one go would stall the loop for 30 ms
+_SHARE: Final = 4  # tasks that share an Event, which takes 900 bytes on asyncio; the price is some idle waking
 _MAX_WORDS: Final = 100  # unknown status words told about
 
 
@@ -60,6 +62,8 @@ class Poller:
         self._closed = False
         self._wake_at = math.inf
         self._nudge = anyio.Event()
+        self._event = anyio.Event()
+        self._event_users = itertools.count()
 
     @property
     def watched(self) -> int:
@@ -100,7 +104,7 @@ class Poller:
         try:
             while not waiter.task.ended:
                 self._check(waiter, timeout)
-                await _signal(waiter.task).wait()
+                await self._signal(waiter.task).wait()
         finally:
             self._dismiss(waiter)
         return self._result(waiter.task)
@@ -142,7 +146,7 @@ class Poller:
         try:
             while not (task.ended or _differ(task.detail, last)):
                 self._check(waiter, timeout)
-                await _signal(task).wait()
+                await self._signal(task).wait()
         finally:
             self._dismiss(waiter)
         if task.vanished:
@@ -169,6 +173,13 @@ class Poller:
             raise closed_error(waiter.task.uid)
         if waiter.expired or waiter.deadline <= anyio.current_time():
             raise timeout_error(waiter.task, timeout)
+
+    def _signal(self, task: Watched) -> anyio.Event:
+        if task.event is None or task.event.is_set():
+            if self._event.is_set() or next(self._event_users) % _SHARE == 0:
+                self._event = anyio.Event()
+            task.event = self._event
+        return task.event
 
     async def _expire(self) -> None:
         count = 0
@@ -338,12 +349,6 @@ def _check_timeout(timeout: float | None) -> None:
 def _deadline(timeout: float | None) -> float:
     _check_timeout(timeout)
     return math.inf if timeout is None else anyio.current_time() + timeout
-
-
-def _signal(task: Watched) -> anyio.Event:
-    if task.event is None:
-        task.event = anyio.Event()
-    return task.event
 
 
 def _wake(task: Watched) -> None:

@@ -9,6 +9,7 @@ import attrs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
+    from types import EllipsisType
 
     from picpik_async._results import TaskResult
 
@@ -70,3 +71,94 @@ class TaskDetail:
         if self.status is TaskStatus.UNKNOWN:
             return bool(self.image_urls or self.texts)
         return self.status is TaskStatus.FINISHED
+
+
+class TaskOwner(Protocol):
+    """What a handle needs of its session."""
+
+    async def detail_of(self, task_uid: str) -> TaskDetail:
+        """Ask once."""
+        ...
+
+    async def wait_for(self, task_uid: str, timeout: float | EllipsisType | None) -> TaskResult:  # noqa: ASYNC109
+        """Wait for the end."""
+        ...
+
+    def updates_of(self, task_uid: str, timeout: float | EllipsisType | None) -> AsyncIterator[TaskDetail]:
+        """Follow."""
+        ...
+
+    async def terminate(self, task_uid: str) -> None:
+        """Stop it."""
+        ...
+
+
+class Task:
+    """A handle on a remote task: its id and the session to ask; it holds no state of its own.
+
+    `await task` is `await task.wait()`.
+
+    Attributes:
+        uid: the `TaskUID`; enough to make the handle anew in any process, with `session.task(uid)`.
+    """
+
+    __slots__ = ("_owner", "uid")
+
+    def __init__(self, uid: str, owner: TaskOwner) -> None:
+        self.uid = uid
+        self._owner = owner
+
+    async def detail(self) -> TaskDetail:
+        """Ask for the task's state once.
+
+        Raises:
+            TaskVanishedError: the service does not know the task.
+            TransportError: no answer, repeatedly.
+            AnswerError: the service refused.
+        """
+        return await self._owner.detail_of(self.uid)
+
+    async def wait(self, *, timeout: float | EllipsisType | None = ...) -> TaskResult:  # noqa: ASYNC109
+        """Wait for the end; any number of waiters share their polls, and failing polls fail nobody.
+
+        Args:
+            timeout: seconds for the whole wait; None waits for ever, left out it is `PollPolicy.timeout`.
+
+        Raises:
+            TaskFailedError: the service reports an error.
+            TaskTerminatedError: the task was terminated through this session.
+            TaskVanishedError: the service does not know the task any more.
+            TaskTimeoutError: time is up; the task itself may still be running, and can be waited for again.
+            ConfigurationError: the session is closed.
+        """
+        return await self._owner.wait_for(self.uid, timeout)
+
+    def __await__(self) -> Generator[Any, Any, TaskResult]:
+        return self.wait().__await__()
+
+    def updates(self, *, timeout: float | EllipsisType | None = ...) -> AsyncIterator[TaskDetail]:
+        """Follow the task: its state now, then each change, the final one last.
+
+        A failed task is told, not raised.
+
+        Args:
+            timeout: as in `wait`.
+
+        Raises:
+            TaskVanishedError: the service does not know the task any more.
+            TaskTimeoutError: time is up.
+            ConfigurationError: the session is closed.
+        """
+        return self._owner.updates_of(self.uid, timeout)
+
+    async def terminate(self) -> None:
+        """Stop the remote task; whether credits come back is not documented.
+
+        Raises:
+            ApiError: the service refused.
+            TransportError: no answer, repeatedly.
+        """
+        await self._owner.terminate(self.uid)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.uid}>"

@@ -1,0 +1,58 @@
+"""The async-first SDK for PICPIK: one `await` from an image and a mask to finished pictures.
+
+```text
+path, bytes, …                                                              TaskResult, ResultImage
+     │                                                                            ▲
+ _images ─► _requests ─► _wire ─► _signature/_body ─► _transport ─► _wire ─► _poller ─► _results/_downloads
+  open      frozen       order     one-pass bytes        HTTP       decode    wait
+                        └──────────────────── _session joins these ──────────┘
+```
+"""
+
+from picpik_async import errors, masks
+from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
+from picpik_async._images import ImageSource
+from picpik_async._requests import (
+    GetCreditBalance,
+    ListModels,
+    ListRunningTasks,
+    ListTasksDetails,
+    ModifyMaskedPixels,
+    TerminateTask,
+)
+from picpik_async._results import ResultImage, TaskResult
+from picpik_async._session import PicpikSession
+from picpik_async._tasks import Task, TaskDetail, TaskStatus
+from picpik_async._types import CreditBalance, Image2Image, InferenceParams, Mask, Model, Models
+from picpik_async.errors import PicpikError
+
+__all__ = [
+    "Credentials",
+    "CreditBalance",
+    "Dialect",
+    "Endpoint",
+    "GetCreditBalance",
+    "Image2Image",
+    "ImageSource",
+    "InferenceParams",
+    "Limits",
+    "ListModels",
+    "ListRunningTasks",
+    "ListTasksDetails",
+    "Mask",
+    "Model",
+    "Models",
+    "ModifyMaskedPixels",
+    "PicpikError",
+    "PicpikSession",
+    "PollPolicy",
+    "ResultImage",
+    "RetryPolicy",
+    "Task",
+    "TaskDetail",
+    "TaskResult",
+    "TaskStatus",
+    "TerminateTask",
+    "errors",
+    "masks",
+]

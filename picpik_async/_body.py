@@ -1,0 +1,218 @@
+"""Ordered parameters and images to a signed JSON body, in one pass.
+
+The signature is a SHA-1 over all parameters in sorted order, Base64 text included, and the order of JSON keys is free. So
+the body is written in that same sorted order: each slice of an image is encoded, hashed and sent, and `"Signature"` goes
+last. The length is known beforehand and the memory constant. The last bytes, the *tail*, hold the signature; until they
+are handed to the transport the service cannot have a complete request. A body is built anew for each attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio.to_thread
+import attrs
+import orjson
+import pybase64
+
+from picpik_async._images import ImageSource, OpenImage
+from picpik_async._signature import literal
+from picpik_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    from anyio import CapacityLimiter
+
+    from picpik_async._config import Secret
+
+__all__ = ["Body", "Layout", "lay_out"]
+
+_TAIL_START: Final = b',"Signature":"'
+_TAIL_END: Final = b'"}'
+_TAIL_SIZE: Final = len(_TAIL_START) + 40 + len(_TAIL_END)
+
+
+@attrs.frozen
+class Text:
+    """A stretch of the body without images: as JSON, and as it is hashed."""
+
+    json: bytes
+    signed: bytes
+
+
+@attrs.frozen
+class Picture:
+    """An image at a string position; its Base64 text is the same in JSON and in the hash."""
+
+    image: OpenImage
+    prefix: bytes
+
+    @property
+    def size(self) -> int:
+        """Length of the text in the body."""
+        return len(self.prefix) + 4 * -(-self.image.size // 3)
+
+
+@attrs.frozen
+class Layout:
+    """A request in the order it is sent, up to the signature."""
+
+    pieces: tuple[Text | Picture, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole body, signature included."""
+        return _TAIL_SIZE + sum(len(piece.json) if isinstance(piece, Text) else piece.size for piece in self.pieces)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is anything to read and encode."""
+        return any(isinstance(piece, Picture) for piece in self.pieces)
+
+
+def lay_out(parameters: Mapping[str, Any], images: Mapping[ImageSource, OpenImage], *, data_uri: bool) -> Layout:
+    """Put *parameters* in signing order.
+
+    Raises:
+        InvalidRequestError: a string or number that JSON or the signature cannot hold; the message names the parameter.
+    """
+    writer = _Writer(images, data_uri=data_uri)
+    writer.write(parameters, "")
+    return Layout(writer.finish())
+
+
+class _Writer:
+    """Walks parameters once and collects their JSON and their text to sign side by side."""
+
+    def __init__(self, images: Mapping[ImageSource, OpenImage], *, data_uri: bool) -> None:
+        self._images = images
+        self._data_uri = data_uri
+        self._json = bytearray()
+        self._signed = bytearray()
+        self._pieces: list[Text | Picture] = []
+
+    def write(self, value: Any, path: str) -> None:
+        if isinstance(value, str):
+            self._json += _quoted(value, path)
+            self._signed += value.encode()
+        elif isinstance(value, ImageSource):
+            self._write_image(self._images[value])
+        elif isinstance(value, Mapping):
+            self._write_mapping(value, path)
+        elif isinstance(value, Sequence):
+            self._write_sequence(value, path)
+        else:
+            self._write_literal(value, path)
+
+    def finish(self) -> tuple[Text | Picture, ...]:
+        assert self._json.endswith(b"}")  # noqa: S101 - parameters are a mapping
+        del self._json[-1]
+        self._flush()
+        return tuple(self._pieces)
+
+    def _flush(self) -> None:
+        self._pieces.append(Text(bytes(self._json), bytes(self._signed)))
+        self._json.clear()
+        self._signed.clear()
+
+    def _write_image(self, image: OpenImage) -> None:
+        self._json += b'"'
+        self._flush()
+        self._pieces.append(Picture(image, f"data:{image.media_type};base64,".encode() if self._data_uri else b""))
+        self._json += b'"'
+
+    def _write_mapping(self, value: Mapping[str, Any], path: str) -> None:
+        self._json += b"{"
+        for position, name in enumerate(sorted(value)):
+            inner = f"{path}.{name}" if path else name
+            self._json += (b"," if position else b"") + _quoted(name, inner) + b":"
+            self._signed += name.encode()
+            self.write(value[name], inner)
+        self._json += b"}"
+
+    def _write_sequence(self, value: Sequence[Any], path: str) -> None:
+        self._json += b"["
+        for position, item in enumerate(value):
+            self._json += b"," if position else b""
+            self.write(item, f"{path}[{position}]")
+        self._json += b"]"
+
+    def _write_literal(self, value: Any, path: str) -> None:
+        if not (value is None or isinstance(value, (bool, int, float))):
+            msg = f"{path} is a {type(value).__name__}, which JSON cannot hold"
+            raise InvalidRequestError(msg, field=path, value=value, allowed="a string, number, bool, list or map")
+        try:
+            text = literal(value).encode()
+        except InvalidRequestError as error:
+            msg = f"{path}: {error}"
+            raise InvalidRequestError(msg, field=path, value=value, allowed=error.allowed) from None
+        self._json += text
+        self._signed += b"" if value is None else text
+
+
+def _quoted(value: str, path: str) -> bytes:
+    try:
+        return orjson.dumps(str(value))
+    except orjson.JSONEncodeError:
+        msg = f"{path} has half of a surrogate pair, which UTF-8 cannot hold; check how the text was decoded"
+        raise InvalidRequestError(msg, field=path, allowed="valid Unicode") from None
+
+
+class Body:
+    """A signed JSON body that is made while it is sent, for one attempt.
+
+    Send what `head()` yields, then `tail()`; together they are `size` bytes.
+    """
+
+    def __init__(self, layout: Layout, private_key: Secret, *, slice_size: int, limiter: CapacityLimiter) -> None:
+        self.size = layout.size
+        self._layout = layout
+        self._private_key = private_key
+        self._step = slice_size - slice_size % 3  # whole Base64 groups, so that slices join without padding
+        self._limiter = limiter
+        self._digest = hashlib.sha1(usedforsecurity=False)
+
+    def __repr__(self) -> str:
+        return f"<Body of {self.size} bytes>"
+
+    async def head(self) -> AsyncGenerator[bytes, None]:
+        """All bytes up to the tail: one buffer if that is small, otherwise slices made in worker threads."""
+        slices = self._slices()
+        if not self._layout.has_pictures:
+            yield b"".join(slices)
+        elif self.size <= self._step:
+            yield await anyio.to_thread.run_sync(b"".join, slices, limiter=self._limiter)
+        else:
+            while data := await anyio.to_thread.run_sync(next, slices, b"", limiter=self._limiter):
+                yield data
+
+    def tail(self) -> bytes:
+        """The last bytes, which make the body valid; call it once, after `head()` is exhausted."""
+        self._digest.update(self._private_key.reveal().encode())
+        return _TAIL_START + self._digest.hexdigest().encode() + _TAIL_END
+
+    async def read(self) -> bytes:
+        """The whole body; for small ones."""
+        return b"".join([data async for data in self.head()]) + self.tail()
+
+    def _slices(self) -> Iterator[bytes]:
+        """The body up to the tail, hashed on the way; texts ride along with the slice that follows them."""
+        texts: list[bytes] = []
+        for piece in self._layout.pieces:
+            if isinstance(piece, Text):
+                texts.append(piece.json)
+                self._digest.update(piece.signed)
+                continue
+            texts.append(piece.prefix)
+            self._digest.update(piece.prefix)
+            with piece.image.reader() as reader:
+                for _ in range(0, piece.image.size, self._step):
+                    encoded = pybase64.b64encode(reader.read(self._step))
+                    self._digest.update(encoded)
+                    yield b"".join((*texts, encoded)) if texts else encoded
+                    texts.clear()
+                reader.verify()
+        yield b"".join(texts)

@@ -1,0 +1,253 @@
+"""The Actions that make pictures with a model: common parameters, builder methods, and `ModifyMaskedPixels`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import attrs
+
+from picpik_async import masks
+from picpik_async._config import DOCUMENTED_MAX_SIDE, DOCUMENTED_MIN_SIDE
+from picpik_async._images import ImageSource, require_format
+from picpik_async._ranges import flag, integer, to_texts
+from picpik_async._requests._base import Job
+from picpik_async._types import Image2Image, InferenceParams, Mask, Model, required
+from picpik_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from picpik_async._config import Dialect
+    from picpik_async._images import OpenImage
+
+__all__ = ["GenerationJob", "ModifyMaskedPixels"]
+
+
+def _to_model(value: Model | str | None) -> Model | None:
+    return None if value is None else Model.of(value)
+
+
+def _to_models(values: Iterable[Model | str] | Model | str | None) -> tuple[Model, ...] | None:
+    if values is None:
+        return None
+    return tuple(map(Model.of, (values,) if isinstance(values, (Model, str)) else values))
+
+
+def _to_positive(values: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else to_texts(values, "positive_prompts")
+
+
+def _to_negative(values: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else to_texts(values, "negative_prompts")
+
+
+@attrs.frozen(kw_only=True)
+class GenerationJob(Job):
+    """The common parameters of the generating Actions; what is None is not sent.
+
+    Attributes:
+        main_model: a `Model` or a `ModelCode`; unset sends `Dialect.default_model`.
+        sub_model_list: LoRA, Embedding and HyperNetwork models.
+        positive_prompts: what should appear; one string is a list of one.
+        negative_prompts: what should not appear.
+        translate_prompts: translate prompts to English; the service's default is True.
+        seed: -1 (random, the service's default) to 2147483647.
+        width: pixels, 64 to 2560, the service's default is 1024.
+        height: pixels, 64 to 2560, the service's default is 1024.
+        batch_size: number of pictures, 1 to 16, the service's default is 1.
+        use_main_model_vae: use the main model's own codec; the service's default is False.
+    """
+
+    main_model: Model | None = attrs.field(default=None, converter=_to_model)
+    sub_model_list: tuple[Model, ...] | None = attrs.field(default=None, converter=_to_models)
+    positive_prompts: tuple[str, ...] | None = attrs.field(default=None, converter=_to_positive)
+    negative_prompts: tuple[str, ...] | None = attrs.field(default=None, converter=_to_negative)
+    translate_prompts: bool | None = flag()
+    seed: int | None = integer(-1, 2**31 - 1)
+    width: int | None = integer(DOCUMENTED_MIN_SIDE, DOCUMENTED_MAX_SIDE)
+    height: int | None = integer(DOCUMENTED_MIN_SIDE, DOCUMENTED_MAX_SIDE)
+    batch_size: int | None = integer(1, 16)
+    use_main_model_vae: bool | None = flag()
+
+    def with_prompts(self, *prompts: str, negative: str | Iterable[str] | None = None) -> Self:
+        """The same request with these prompts; *negative* ones are kept as they are if None."""
+        return attrs.evolve(
+            self,
+            positive_prompts=prompts,
+            negative_prompts=self.negative_prompts if negative is None else negative,
+        )
+
+    def with_model(self, model: Model | str) -> Self:
+        """The same request with this main model."""
+        return attrs.evolve(self, main_model=model)
+
+    def with_sub_model(self, model: Model | str) -> Self:
+        """The same request with one more LoRA, Embedding or HyperNetwork model."""
+        return attrs.evolve(self, sub_model_list=(*(self.sub_model_list or ()), Model.of(model)))
+
+    def with_lora(self, code: str, weight: float | None = None) -> Self:
+        """The same request with one more LoRA model; *weight* is -1 to 2 in steps of 0.01.
+
+        Raises:
+            InvalidRequestError: the weight is out of range.
+        """
+        params = None if weight is None else InferenceParams(lora_weight=weight)
+        return self.with_sub_model(Model(code, inference_params=params))
+
+    def with_size(self, width: int, height: int) -> Self:
+        """The same request for pictures of this size in pixels, each side 64 to 2560.
+
+        Raises:
+            InvalidRequestError: a side is out of range.
+        """
+        return attrs.evolve(self, width=width, height=height)
+
+    def with_seed(self, seed: int) -> Self:
+        """The same request with this seed, -1 (random) to 2147483647.
+
+        Raises:
+            InvalidRequestError: the seed is out of range.
+        """
+        return attrs.evolve(self, seed=seed)
+
+    def with_batch(self, batch_size: int) -> Self:
+        """The same request for this many pictures, 1 to 16.
+
+        Raises:
+            InvalidRequestError: the number is out of range.
+        """
+        return attrs.evolve(self, batch_size=batch_size)
+
+
+@attrs.frozen(kw_only=True)
+class ModifyMaskedPixels(GenerationJob):
+    """Redraw the masked part of a picture: inpainting and outpainting.
+
+    See https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels. `inpaint` and `outpaint` are the easy ways to make
+    one. A request without its picture is a template: what is missing is reported at submit.
+
+    Attributes:
+        masked: the picture and its mask; required.
+        image2image: an extra reference picture.
+        auto_size: ask for the picture's own size, scaled down to the documented maximum and `Dialect.max_auto_pixels`,
+            unless width and height are set; not a parameter of the API.
+    """
+
+    action: ClassVar = "ModifyMaskedPixels"
+    image_list: ClassVar = "ImageAndMaskList"
+
+    masked: Mask | None = None
+    image2image: Image2Image | None = None
+    auto_size: bool = False
+
+    @classmethod
+    def inpaint(
+        cls, image: Any, mask: Any, *, prompts: str | Iterable[str] | None = None, **parameters: Any
+    ) -> ModifyMaskedPixels:
+        """Redraw the white part of *mask* in *image*, at the picture's own size where the service allows it.
+
+        Args:
+            image: the picture, in any form `ImageSource` takes.
+            mask: black and white, of the same size; see `picpik_async.masks` for ways to make one.
+            prompts: what should appear.
+            parameters: any other field of `ModifyMaskedPixels`.
+
+        Raises:
+            InvalidRequestError: a parameter is wrong.
+        """
+        masked = Mask(image=image, mask=mask)
+        return cls(**{"positive_prompts": prompts, "auto_size": True, **parameters, "masked": masked})
+
+    @classmethod
+    def outpaint(
+        cls,
+        image: Any,
+        *,
+        left: int = 0,
+        right: int = 0,
+        top: int = 0,
+        bottom: int = 0,
+        prompts: str | Iterable[str] | None = None,
+        **parameters: Any,
+    ) -> ModifyMaskedPixels:
+        """Widen *image* by margins, in pixels, and let the service draw them.
+
+        Args:
+            image: the picture, in any form `ImageSource` takes.
+            left: pixels to add at this side; likewise *right*, *top*, *bottom*.
+            right: see *left*.
+            top: see *left*.
+            bottom: see *left*.
+            prompts: what should appear.
+            parameters: any other field of `ModifyMaskedPixels`.
+
+        Raises:
+            InvalidRequestError: no margin is set, or a parameter is wrong.
+        """
+        canvas, mask = masks.outpaint(image, left=left, right=right, top=top, bottom=bottom)
+        return cls.inpaint(canvas, mask, prompts=prompts, **parameters)
+
+    def with_mask(self, mask: Any, **options: Any) -> ModifyMaskedPixels:
+        """The same request with this mask; *options* are the other fields of `Mask`, such as *image* or *mask_blur*.
+
+        Raises:
+            InvalidRequestError: an option is out of range.
+        """
+        return attrs.evolve(self, masked=attrs.evolve(self.masked or Mask(), mask=mask, **options))
+
+    def with_reference(self, image: Any, *, refer_strength: float | None = None) -> ModifyMaskedPixels:
+        """The same request with an extra reference picture; *refer_strength* is 0 to 1, the service's default is 0.5.
+
+        Raises:
+            InvalidRequestError: the strength is out of range.
+        """
+        return attrs.evolve(self, image2image=Image2Image(image=image, refer_strength=refer_strength))
+
+    def check(self) -> None:
+        """Report what is missing.
+
+        Raises:
+            InvalidRequestError: the picture, the mask or the reference is not set.
+        """
+        masked = required(self.masked, "masked", "use ModifyMaskedPixels.inpaint(image, mask) or with_mask()")
+        required(masked.image, "masked.image", "pass the picture, e.g. with_mask(mask, image=…)")
+        required(masked.mask, "masked.mask", "pass a mask of the picture's size, e.g. with picpik_async.masks")
+        if self.image2image is not None:
+            required(self.image2image.image, "image2image.image", "use with_reference(image)")
+
+    def settled(self, images: Mapping[ImageSource, OpenImage], dialect: Dialect) -> ModifyMaskedPixels:
+        """See `Job.settled`.
+
+        Raises:
+            ImageError: an image has a format the service does not take.
+            MaskError: the mask has another size than the picture, or is a JPEG.
+            InvalidRequestError: the picture is too narrow for the service.
+        """
+        sources = self.images()
+        image, mask = images[sources["masked.image"]], images[sources["masked.mask"]]
+        masks.preflight(image, mask, dialect=dialect)
+        if (reference := sources.get("image2image.image")) is not None:
+            opened = images[reference]
+            require_format(opened, dialect.image_formats, field=opened.field, source=opened.source)
+        if not self.auto_size or self.width is not None or self.height is not None:
+            return self
+        return self._sized(image.width, image.height, max_pixels=dialect.max_auto_pixels)
+
+    def _sized(self, width: int, height: int, *, max_pixels: int) -> ModifyMaskedPixels:
+        new_width, new_height = scaled_size(width, height, max_pixels=max_pixels)
+        for field, side in (("width", new_width), ("height", new_height)):
+            if side < DOCUMENTED_MIN_SIDE:
+                msg = (
+                    f"{field} would be {side}: the picture is {width}×{height}, its largest size within the limits is"
+                    f" {new_width}×{new_height}, and the service draws no side below {DOCUMENTED_MIN_SIDE}; crop or pad"
+                    " the picture, or set with_size()"
+                )
+                raise InvalidRequestError(msg, field=field, value=side, allowed=f"at least {DOCUMENTED_MIN_SIDE}")
+        return attrs.evolve(self, width=new_width, height=new_height)
+
+
+def scaled_size(width: int, height: int, *, max_pixels: int) -> tuple[int, int]:
+    """*width* × *height* scaled down in proportion, never up, to the documented sides and *max_pixels*."""
+    scale = min(1.0, DOCUMENTED_MAX_SIDE / max(width, height), math.sqrt(max_pixels / (width * height)))
+    return max(1, int(width * scale + 1e-6)), max(1, int(height * scale + 1e-6))

@@ -1,0 +1,238 @@
+"""What a finished task gives: pictures to read, save and show."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import io
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from picpik_async._pixels import sniff
+from picpik_async.errors import DownloadError, PicpikError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+
+    from picpik_async._tasks import TaskDetail
+
+__all__ = ["ResultImage", "TaskResult"]
+
+T = TypeVar("T")
+_SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class Fetcher(Protocol):
+    """What pictures need of their session."""
+
+    async def fetch(self, url: str, *, task_uid: str) -> bytes:
+        """The verified picture at *url*."""
+        ...
+
+    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run blocking work in a worker thread."""
+        ...
+
+
+class ResultImage:
+    """One picture of a result; fetched when first asked for, through the session that made it.
+
+    In a notebook it shows itself once it was read.
+
+    Attributes:
+        url: the service's address of the picture, valid for 24 hours; it may hold a signature, so do not publish it.
+    """
+
+    def __init__(self, url: str, fetcher: Fetcher, *, task_uid: str, index: int) -> None:
+        self.url = url
+        self._fetcher = fetcher
+        self._task_uid = task_uid
+        self._index = index
+        self._data: bytes | None = None
+
+    async def read(self) -> bytes:
+        """The encoded picture, whole and verified; kept for the next call.
+
+        Raises:
+            DownloadError: it could not be fetched; the kinds are `ResultExpiredError`, `UnsafeUrlError` and
+                `InvalidImageError`.
+            ConfigurationError: it is not fetched yet, and its session is closed.
+        """
+        if self._data is None:
+            self._data = await self._fetch()
+        return self._data
+
+    async def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture to *path*, whole or not at all, and return where it is.
+
+        Args:
+            path: a file, whose suffix is kept as it is; or a folder, where the name is made of `TaskUID` and index and
+                the suffix of what the picture is. Parent folders are made.
+
+        Raises:
+            DownloadError: it could not be fetched, as in `read`, or written.
+            ConfigurationError: it is not fetched yet, and its session is closed.
+        """
+        data = self._data if self._data is not None else await self._fetch()
+        name = self._name(data)
+        return await self._fetcher.in_thread(self._write, data, os.fspath(path), name)
+
+    async def pil(self) -> Image:
+        """The picture as a `PIL.Image`, decoded.
+
+        Raises:
+            DownloadError: as in `read`.
+            ConfigurationError: as in `read`.
+        """
+        data = await self.read()
+        return await self._fetcher.in_thread(_to_pil, data)
+
+    async def _fetch(self) -> bytes:
+        return await self._fetcher.fetch(self.url, task_uid=self._task_uid)
+
+    def _name(self, data: bytes) -> str:
+        uid = self._task_uid
+        stem = uid if _SAFE_NAME.fullmatch(uid) else hashlib.sha256(uid.encode(errors="replace")).hexdigest()
+        return f"{stem}-{self._index}{_SUFFIXES[str(sniff(data))]}"
+
+    def _write(self, data: bytes, path: str, name: str) -> Path:
+        try:
+            target = Path(path, name) if path.endswith(os.sep) or Path(path).is_dir() else Path(path)
+            write_atomically(data, target)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            hint = "; free some space and save again" if error.errno == errno.ENOSPC else ""
+            msg = f"cannot write {path}: {reason}{hint}"
+            raise DownloadError(msg, task_uid=self._task_uid) from error
+        return target
+
+    def __repr__(self) -> str:
+        state = "not fetched yet" if self._data is None else f"{len(self._data)} bytes"
+        return f"<ResultImage {self._index} of task {self._task_uid}: {state}>"
+
+    def _repr_mimebundle_(self, **_options: object) -> dict[str, Any]:
+        """What a notebook shows: the picture if it was read, one line of text if not, never the address."""
+        return {"text/plain": repr(self)} | ({} if self._data is None else {"text/html": self._html()})
+
+    def _html(self) -> str:
+        if self._data is None:
+            return f"<p>picture {self._index}: not fetched yet; <code>await result.show()</code></p>"
+        text = base64.b64encode(self._data).decode()
+        return f'<img alt="picture {self._index}" style="max-width: 100%" src="data:image/{sniff(self._data)};base64,{text}">'
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TaskResult:
+    """What a finished task gave.
+
+    Attributes:
+        detail: the final `TaskDetail`.
+        images: the pictures.
+    """
+
+    detail: TaskDetail
+    images: tuple[ResultImage, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Descriptions, from `DescribeImages`."""
+        return self.detail.texts
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the pictures; one value, also for a batch."""
+        return self.detail.seed
+
+    @property
+    def cost(self) -> int | None:
+        """Credits consumed."""
+        return self.detail.cost
+
+    async def save(self, directory: str | os.PathLike[str]) -> list[Path]:
+        """Fetch all pictures and write them to *directory*, each whole or not at all; the paths in order of the pictures.
+
+        A picture that fails does not keep the others from being saved.
+
+        Raises:
+            DownloadError: a picture could not be fetched or written; the first such error, after the others are saved.
+            ConfigurationError: a picture is not fetched yet, and the session is closed.
+        """
+        folder = os.path.join(directory, "")  # noqa: PTH118 - a Path would lose the separator that says "folder"
+        return await self._for_each(lambda image: image.save(folder))
+
+    async def show(self) -> None:
+        """Fetch all pictures and display them: in the notebook, or in the system's viewer.
+
+        Raises:
+            DownloadError: a picture could not be fetched.
+            ConfigurationError: a picture is not fetched yet, and the session is closed.
+        """
+        ipython = sys.modules.get("IPython")
+        if ipython is not None and ipython.get_ipython() is not None:
+            await self._for_each(ResultImage.read)
+            ipython.display.display(self)
+            return
+        for picture in await self._for_each(ResultImage.pil):
+            await anyio.to_thread.run_sync(picture.show)
+
+    async def _for_each(self, action: Any) -> list[Any]:
+        done: list[Any] = [None] * len(self.images)
+        errors: list[PicpikError] = []
+
+        async def run(position: int) -> None:
+            try:
+                done[position] = await action(self.images[position])
+            except PicpikError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            for position in range(len(self.images)):
+                group.start_soon(run, position)
+        if errors:
+            raise errors[0]
+        return done
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: every picture that was read."""
+        return "".join(image._html() for image in self.images)  # noqa: SLF001 - one noun, two classes
+
+
+def write_atomically(data: bytes, target: Path) -> None:
+    """Write *data* beside *target*, flush it to disk, and rename; runs in a worker thread."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name[:64]}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _to_pil(data: bytes) -> Image:
+    from PIL import Image  # noqa: PLC0415 - keeps the import of the package light
+
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture

@@ -1,0 +1,327 @@
+"""The session: what the user holds; it opens the engine, and checks that it is used where it belongs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+import weakref
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
+from picpik_async._downloads import Downloads
+from picpik_async._engine import Engine, closed_error
+from picpik_async._requests import (
+    GetCreditBalance,
+    Job,
+    ListModels,
+    ListRunningTasks,
+    ListTasksDetails,
+    Query,
+    TerminateTask,
+)
+from picpik_async._results import ResultImage, TaskResult
+from picpik_async._submits import Submit, Workshop
+from picpik_async._tasks import Task, TaskDetail
+from picpik_async._transport import AiohttpTransport
+from picpik_async.errors import ConfigurationError, InvalidRequestError, TaskVanishedError
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+    from collections.abc import AsyncIterator, Callable
+    from types import EllipsisType, TracebackType
+
+    from picpik_async._poller import Updates
+    from picpik_async._transport import Transport
+    from picpik_async._types import CreditBalance, Models
+
+__all__ = ["PicpikSession"]
+
+AnswerT = TypeVar("AnswerT")
+T = TypeVar("T")
+
+
+class PicpikSession:
+    """A connection to PICPIK: submits requests, waits for tasks, fetches pictures.
+
+    Use it as `async with PicpikSession() as picpik:`, or without: it opens on first use and ends with `aclose()` or when
+    it is forgotten. It belongs to the event loop of its first use.
+
+    Args:
+        credentials: the keys; left out they are read from `PICPIK_PUBLIC_KEY` and `PICPIK_PRIVATE_KEY`.
+        endpoint: an `Endpoint` or an address; left out it is `PICPIK_ENDPOINT`, or the international service.
+        dialect: settings for what the service does not document.
+        poll: how to wait for tasks.
+        retry: how to retry reads and downloads; submits are never retried.
+        limits: bounds on time, memory and concurrency.
+        ssl: a TLS context of your own; verification cannot be switched off otherwise.
+        proxy: address of an HTTP proxy.
+        transport: carries API calls instead of aiohttp; it stays yours to close.
+
+    Raises:
+        ConfigurationError: no keys, or an endpoint that cannot be used.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | None = None,
+        *,
+        endpoint: Endpoint | str | None = None,
+        dialect: Dialect | None = None,
+        poll: PollPolicy | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self._credentials = credentials or Credentials.from_env()
+        self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint or Endpoint.from_env()
+        self._dialect = dialect or Dialect()
+        self._poll = poll or PollPolicy()
+        self._retry = retry or RetryPolicy()
+        self._limits = limits or Limits()
+        self._ssl = ssl
+        self._proxy = proxy
+        self._transport = transport
+        self._limiter = anyio.CapacityLimiter(self._limits.threads)
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+        self._closed = False
+        self._known: dict[str, None] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the session, within 5 seconds: submits before their commit point are aborted, others may still answer.
+
+        Remote tasks go on; `PicpikSession().task(uid)` resumes them.
+
+        Raises:
+            ConfigurationError: called from another event loop or process.
+        """
+        self._check_place()
+        self._closed = True
+        if self._engine is not None:
+            self._engine.stop()
+            await asyncio.wait([self._engine.owner])
+
+    async def submit(self, request: Job, *, request_uuid: str | None = None) -> Task:
+        """Send *request*, which costs credits, once; return as soon as its `TaskUID` is known.
+
+        Args:
+            request: such as `ModifyMaskedPixels`.
+            request_uuid: a UUID of your own for the request; the service does not use it to tell duplicates.
+
+        Raises:
+            InvalidRequestError: found locally, nothing was sent.
+            ConfigurationError: wrong event loop, forked process or closed session; nothing was sent.
+            TransportError: the service certainly did not get the whole request.
+            ApiError: the service refused: `RetCode` is not 0.
+            HttpStatusError: the service refused with an HTTP status.
+            SubmitOutcomeUnknownError: it may have been accepted and charged.
+        """
+        engine = await self._open()
+        uid = await engine.submit(_new_submit(request, request_uuid))
+        return Task(uid, _Link(self))
+
+    async def run(
+        self,
+        request: Job,
+        *,
+        timeout: float | EllipsisType | None = ...,  # noqa: ASYNC109 - the poller keeps the deadline
+        request_uuid: str | None = None,
+    ) -> TaskResult:
+        """Submit *request* and wait for its result.
+
+        Args:
+            request: such as `ModifyMaskedPixels`.
+            timeout: seconds for all of it; None waits for ever, left out it is `PollPolicy.timeout`.
+            request_uuid: see `submit`.
+
+        Raises:
+            PicpikError: as in `submit` and `Task.wait`.
+        """
+        seconds = self._seconds(timeout)
+        engine = await self._open()
+        submit = _new_submit(request, request_uuid)
+        start = anyio.current_time()
+        uid = None
+        with anyio.move_on_after(seconds):
+            uid = await engine.submit(submit)
+        if uid is None:
+            raise submit.timed_out(seconds)
+        rest = None if seconds is None else max(0.0, start + seconds - anyio.current_time())
+        return await _Link(self).wait_for(uid, rest)
+
+    def task(self, task_uid: str) -> Task:
+        """The handle of a task, from any process; no I/O.
+
+        Raises:
+            InvalidRequestError: *task_uid* is not a string, or empty.
+        """
+        return Task(TerminateTask(task_uid=task_uid).task_uid, _Link(self))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task this session submitted, also those whose caller was cancelled."""
+        return tuple(Task(uid, _Link(self)) for uid in self._known)
+
+    async def call(self, query: Query[AnswerT]) -> AnswerT:
+        """Ask *query*, which costs nothing; retried with backoff.
+
+        Raises:
+            TransportError: no answer, repeatedly.
+            AnswerError: the service refused, or its answer is not legible.
+            ConfigurationError: wrong event loop, forked process or closed session.
+        """
+        if not isinstance(query, Query):
+            msg = (
+                f"call() takes a query such as ListModels(), not {type(query).__name__}; use submit() or run() for jobs"
+            )
+            raise InvalidRequestError(msg, field="query", allowed="a Query")
+        return await (await self._open()).ask(query)
+
+    async def models(self) -> Models:
+        """The models of the account; raises as `call`."""
+        return await self.call(ListModels())
+
+    async def running_tasks(self) -> tuple[Task, ...]:
+        """The tasks the service says are running; raises as `call`."""
+        uids = await self.call(ListRunningTasks())
+        return tuple(self.task(uid) for uid in uids)
+
+    async def balance(self) -> CreditBalance:
+        """The credits of the account; raises as `call`."""
+        return await self.call(GetCreditBalance())
+
+    def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
+        return self._poll.timeout if timeout is ... else timeout
+
+    def _check_place(self) -> None:
+        if os.getpid() != self._pid:
+            msg = "this PicpikSession was made before a fork; make one per process, after the fork"
+            raise ConfigurationError(msg)
+        if self._loop not in (None, asyncio.get_running_loop()):
+            msg = "this PicpikSession belongs to another event loop; make one per event loop, and per asyncio.run()"
+            raise ConfigurationError(msg)
+
+    async def _open(self) -> Engine:
+        self._check_place()
+        if self._closed:
+            raise closed_error()
+        # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew.
+        if self._engine is None or self._engine.owner.done():
+            self._loop = asyncio.get_running_loop()
+            self._engine = self._new_engine()
+            weakref.finalize(self, _stop_soon, self._loop, self._engine)
+        await self._engine.ready()
+        if self._engine.owner.done():
+            raise closed_error()
+        return self._engine
+
+    def _new_engine(self) -> Engine:
+        net: Any = {"ssl": self._ssl, "proxy": self._proxy}
+        workshop = Workshop(
+            credentials=self._credentials,
+            dialect=self._dialect,
+            limits=self._limits,
+            limiter=self._limiter,
+            transport=self._transport or AiohttpTransport(self._endpoint.url + self._dialect.path, self._limits, **net),
+        )
+        downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)
+        return Engine(workshop, downloads, self._poll, self._retry, self._known)
+
+
+class _Link:
+    """What handles and pictures need of their session; they keep it alive."""
+
+    def __init__(self, session: PicpikSession) -> None:
+        self._session = session
+
+    async def detail_of(self, task_uid: str) -> TaskDetail:
+        """See `Task.detail`."""
+        for detail in await self._session.call(ListTasksDetails(task_uid_list=(task_uid,))):
+            if detail.task_uid == task_uid:
+                return detail
+        msg = f"the service does not know task {task_uid}; results are kept for 24 hours, and a new task may take a moment"
+        raise TaskVanishedError(msg, task_uid=task_uid)
+
+    async def wait_for(self, task_uid: str, timeout: float | EllipsisType | None) -> TaskResult:  # noqa: ASYNC109
+        """See `Task.wait`."""
+        engine = await self._session._open()
+        detail = await engine.poller.wait(task_uid, timeout=self._session._seconds(timeout))
+        images = (ResultImage(url, self, task_uid=task_uid, index=index) for index, url in enumerate(detail.image_urls))
+        return TaskResult(detail=detail, images=tuple(images))
+
+    def updates_of(self, task_uid: str, timeout: float | EllipsisType | None) -> AsyncIterator[TaskDetail]:
+        """See `Task.updates`."""
+        return _Updates(self._session, task_uid, self._session._seconds(timeout))
+
+    async def terminate(self, task_uid: str) -> None:
+        """See `Task.terminate`."""
+        engine = await self._session._open()
+
+        async def stop() -> None:
+            await engine.ask(TerminateTask(task_uid=task_uid))
+            engine.poller.terminated(task_uid)
+
+        await engine.detached(stop)
+
+    async def fetch(self, url: str, *, task_uid: str) -> bytes:
+        """See `ResultImage.read`."""
+        engine = await self._session._open()
+        return await engine.downloads.fetch(url, task_uid=task_uid)
+
+    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run blocking work in the session's own worker threads; works with a closed session, too."""
+        return await anyio.to_thread.run_sync(function, *args, limiter=self._session._limiter)
+
+
+class _Updates:
+    """`Poller.updates`, on an engine that opens with the first step."""
+
+    def __init__(self, session: PicpikSession, task_uid: str, seconds: float | None) -> None:
+        self._session = session
+        self._task_uid = task_uid
+        self._seconds = seconds
+        self._inner: Updates | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TaskDetail:
+        engine = await self._session._open()
+        if self._inner is None:
+            self._inner = engine.poller.updates(self._task_uid, timeout=self._seconds)
+        return await anext(self._inner)
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        if self._inner is not None:
+            await self._inner.aclose()
+
+
+def _new_submit(request: Job, request_uuid: str | None) -> Submit:
+    if not isinstance(request, Job):
+        msg = f"{type(request).__name__} is not a job such as ModifyMaskedPixels; queries go to session.call()"
+        raise InvalidRequestError(msg, field="request", allowed="a Job")
+    return Submit(request, str(uuid.uuid4()) if request_uuid is None else one_text(request_uuid, "request_uuid"))
+
+
+def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+    """End a forgotten session's owner, from whatever thread collects garbage."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and the owner with it
+        loop.call_soon_threadsafe(engine.stop)

@@ -1,0 +1,373 @@
+"""Builders to ordered parameters, and answers to frozen types; wire names live here and nowhere else. No I/O.
+
+The rules of the wire:
+
+- snake_case becomes the API's CamelCase, with the exceptions in `_NAMES`; a parameter that is None is not sent;
+- an image at an `…Index` position becomes its number in the Action's image list, each image once; an image at any other
+  position stays, to be encoded by `_body`;
+- an answer is decoded strictly where a wrong value would change what we do, and leniently elsewhere: what does not fit
+  becomes None, stays in `raw`, and is logged.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import attrs
+import cattrs
+import orjson
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from picpik_async._images import ImageSource
+from picpik_async._requests import (
+    GetCreditBalance,
+    Job,
+    ListModels,
+    ListRunningTasks,
+    ListTasksDetails,
+    Query,
+    Request,
+    TerminateTask,
+)
+from picpik_async._tasks import TaskDetail, TaskStatus
+from picpik_async._types import CreditBalance, Image2Image, InferenceParams, Mask, Model, Models, fits_params
+from picpik_async.errors import ApiError, InvalidRequestError, MalformedAnswerError, legible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from picpik_async._config import Dialect
+
+__all__ = ["decode", "parameters", "refusal", "structure_answer", "task_uid"]
+
+AnswerT = TypeVar("AnswerT")
+logger = logging.getLogger("picpik_async")
+
+_MAX_UID_LENGTH: Final = 256
+
+_NAMES: Final = {
+    "cfg_scale": "CFGScale",
+    "image2image": "Image2Image",
+    "task_uid": "TaskUID",
+    "task_uid_list": "TaskUIDList",
+    "use_main_model_vae": "UseMainModelVAE",
+}
+_INDEX_NAMES: Final = {"image": "ImageIndex", "mask": "MaskIndex"}
+
+
+def _api_name(field: str) -> str:
+    return _NAMES.get(field) or "".join(word.capitalize() for word in field.split("_"))
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def parameters(request: Request, *, dialect: Dialect, public_key: str, request_uuid: str) -> dict[str, Any]:
+    """All parameters of *request* but the signature, by the API's names; leaves may be `ImageSource`s."""
+    body: dict[str, Any] = _converter().unstructure(request)
+    if isinstance(request, Job):
+        body.setdefault("MainModel", {"ModelCode": dialect.default_model})
+        images: dict[Hashable, tuple[int, ImageSource]] = {}
+        _number_images(body, images)
+        body[request.image_list] = [image for _, image in images.values()]
+    return body | {"Action": request.action, "PublicKey": public_key, "request_uuid": request_uuid}
+
+
+def _number_images(node: dict[str, Any], images: dict[Hashable, tuple[int, ImageSource]]) -> None:
+    for name, value in node.items():
+        if isinstance(value, dict):
+            _number_images(value, images)
+        elif isinstance(value, ImageSource) and name.endswith("Index"):
+            node[name] = images.setdefault(value.key, (len(images), value))[0]
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    """The converter of requests: API names, None omitted, images left as they are."""
+    converter = cattrs.Converter()
+
+    def is_ours(cls: Any) -> bool:
+        return attrs.has(cls) and (issubclass(cls, Request) or cls in {Image2Image, Mask, Model})
+
+    def unstructure_hook(cls: Any) -> Callable[[Any], dict[str, Any]]:
+        names = _INDEX_NAMES if cls in {Image2Image, Mask} else {}
+        renamed = {
+            field.name: override(rename=names.get(field.name) or _api_name(field.name)) for field in attrs.fields(cls)
+        }
+        if "auto_size" in renamed:
+            renamed["auto_size"] = override(omit=True)
+        return make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **renamed)  # type: ignore[arg-type]
+
+    converter.register_unstructure_hook_factory(is_ours, unstructure_hook)
+    converter.register_unstructure_hook(ImageSource, lambda source: source)
+    converter.register_unstructure_hook(InferenceParams, _unstructure_params)
+    return converter
+
+
+def _unstructure_params(params: InferenceParams) -> dict[str, Any]:
+    known = {name: getattr(params, field) for name, field in InferenceParams.API_NAMES.items()}
+    return {name: value for name, value in known.items() if value is not None} | dict(params.extra)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def decode(body: bytes, *, action: str) -> dict[str, Any]:
+    """An answer's body as a JSON object.
+
+    Raises:
+        MalformedAnswerError: it is not JSON, not an object, or has no `RetCode`.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        msg = f"{action}: the answer is not JSON ({len(body)} bytes); is the endpoint right, or a proxy in between?"
+        raise MalformedAnswerError(msg) from None
+    if not isinstance(document, dict):
+        msg = f"{action}: the answer is a JSON {type(document).__name__}, not an object"
+        raise MalformedAnswerError(msg)
+    if type(document.get("RetCode")) is not int:
+        msg = f"{action}: the answer's RetCode is missing or not an integer"
+        raise MalformedAnswerError(msg)
+    return document
+
+
+def refusal(document: Mapping[str, Any], *, action: str, request_uuid: str) -> ApiError | None:
+    """The error that a non-zero `RetCode` stands for; None if the service agreed."""
+    for name, sent in (("Action", action), ("request_uuid", request_uuid)):
+        if (echo := document.get(name)) not in (None, sent):
+            # The published examples echo another Action and another uuid themselves.
+            logger.debug("%s: the answer echoes another %s: %s", action, name, legible(echo, limit=80))
+    ret_code = document["RetCode"]
+    if ret_code == 0:
+        return None
+    message = legible(document.get("Message") or "")
+    return ApiError(
+        f"{action}: the service refused with RetCode {ret_code}: {message or '(no message)'}",
+        ret_code=ret_code,
+        action=action,
+        message=message,
+        request_uuid=request_uuid,
+    )
+
+
+def is_uid(value: Any) -> bool:
+    """Whether *value* can name a task; the form of a `TaskUID` is not documented."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_UID_LENGTH and value.isprintable()
+
+
+def task_uid(document: Mapping[str, Any], *, action: str) -> str:
+    """The `TaskUID` of a submit's answer.
+
+    Raises:
+        MalformedAnswerError: there is no usable one.
+    """
+    uid = document.get("TaskUID")
+    if not is_uid(uid):
+        msg = f"{action}: the service agreed, but its answer has no usable TaskUID"
+        raise MalformedAnswerError(msg)
+    return cast("str", uid)
+
+
+def structure_answer(query: Query[AnswerT], document: Mapping[str, Any], dialect: Dialect) -> AnswerT:
+    """The typed answer of *query*.
+
+    Raises:
+        MalformedAnswerError: a part we rely on is missing or has the wrong type.
+    """
+    return cast("AnswerT", _STRUCTURES[type(query)](document, dialect))
+
+
+def _rows(document: Mapping[str, Any], name: str, *, action: str) -> list[Any]:
+    rows = document.get(name)
+    if rows is None:
+        return []
+    if isinstance(rows, list):
+        return rows
+    msg = f"{action}: {name} is not a list"
+    raise MalformedAnswerError(msg)
+
+
+def _structure_details(document: Mapping[str, Any], dialect: Dialect) -> tuple[TaskDetail, ...]:
+    rows = _rows(document, "TaskDetailList", action=ListTasksDetails.action)
+    return tuple(structure_detail(row, dialect) for row in rows if isinstance(row, dict) and is_uid(row.get("TaskUID")))
+
+
+def structure_detail(row: dict[str, Any], dialect: Dialect) -> TaskDetail:
+    """One row; a row whose relied-on fields do not fit says only that the task exists."""
+    try:
+        detail = _answers().structure(row, TaskDetail)
+    except (cattrs.BaseValidationError, cattrs.StructureHandlerNotFoundError, TypeError, ValueError):
+        logger.warning("a row of task %s has a field of the wrong type; asking again", row["TaskUID"])
+        return TaskDetail(task_uid=row["TaskUID"], raw=row)
+    return attrs.evolve(detail, status=_status(detail.status_word, dialect), raw=row)
+
+
+def _status(word: str | None, dialect: Dialect) -> TaskStatus:
+    meanings = {
+        TaskStatus.QUEUING: dialect.queuing_words,
+        TaskStatus.RUNNING: dialect.running_words,
+        TaskStatus.FINISHED: dialect.finished_words,
+        TaskStatus.ERROR: dialect.error_words,
+    }
+    return next((status for status, words in meanings.items() if word in words), TaskStatus.UNKNOWN)
+
+
+def _structure_running(document: Mapping[str, Any], _dialect: Dialect) -> tuple[str, ...]:
+    rows = _rows(document, "TaskUIDList", action=ListRunningTasks.action)
+    return tuple(uid for uid in rows if is_uid(uid))
+
+
+def _structure_models(document: Mapping[str, Any], _dialect: Dialect) -> Models:
+    kinds = {field.name: document.get(_api_name(field.name)) for field in attrs.fields(Models)}
+    if kinds["main_models"] is None:
+        msg = f"{ListModels.action}: the answer has no MainModels"
+        raise MalformedAnswerError(msg)
+    return Models(**{name: _structure_model_map(models) for name, models in kinds.items()})
+
+
+def _structure_model_map(models: Any) -> dict[str, Model]:
+    """`Map[String]Model`, which the vendor's pages show as an object here and as an array there."""
+    if isinstance(models, list):
+        models = {entry.get("ModelCode"): entry for entry in models if isinstance(entry, dict)}
+    if models is None:
+        return {}
+    if not isinstance(models, dict):
+        msg = f"{ListModels.action}: a map of models is neither an object nor an array"
+        raise MalformedAnswerError(msg)
+    found = {}
+    for key, entry in models.items():
+        try:
+            found[str(key)] = _answers().structure(entry, Model)
+        except (cattrs.BaseValidationError, InvalidRequestError, TypeError, ValueError):
+            logger.warning("%s: skipped a model that does not fit: %s", ListModels.action, legible(key, limit=80))
+    return found
+
+
+def _structure_balance(document: Mapping[str, Any], _dialect: Dialect) -> CreditBalance:
+    try:
+        return _answers().structure(document, CreditBalance)
+    except cattrs.BaseValidationError:
+        msg = f"{GetCreditBalance.action}: TotalCredits or UsedCredits is missing or not an integer"
+        raise MalformedAnswerError(msg) from None
+
+
+_STRUCTURES: Final[dict[type[Query[Any]], Callable[[Mapping[str, Any], Dialect], Any]]] = {
+    ListTasksDetails: _structure_details,
+    ListRunningTasks: _structure_running,
+    TerminateTask: lambda _document, _dialect: None,
+    ListModels: _structure_models,
+    GetCreditBalance: _structure_balance,
+}
+
+
+def _exactly(kind: type[Any]) -> Callable[[Any, Any], Any]:
+    """A hook that takes a *kind* and nothing that merely could become one; a bool is no int."""
+
+    def hook(value: Any, _type: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(kind.__name__)
+        return value
+
+    return hook
+
+
+def _or_none(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def lenient(value: Any, kind: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return hook(value, kind)
+        except (TypeError, ValueError):
+            logger.debug("an answer has a %s where another type is documented; ignored", type(value).__name__)
+            return None
+
+    return lenient
+
+
+def _strings(value: Any, _type: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if type(value) is not list or not all(type(item) is str for item in value):
+        message = "not a list of strings"
+        raise TypeError(message)
+    return tuple(value)
+
+
+def _lenient_strings(value: Any, kind: Any) -> tuple[str, ...]:
+    return _or_none(_strings)(value, kind) or ()
+
+
+def _lenient_params(value: Any, _type: Any) -> InferenceParams | None:
+    """Server-given parameters are passed back as they came: what the ranges here refuse or warn about stays in `extra`."""
+    if not isinstance(value, dict):
+        return None
+    known: dict[str, Any] = {}
+    for name, item in value.items():
+        field = InferenceParams.API_NAMES.get(name)
+        if field is not None and fits_params(field, item):
+            known[field] = item
+    return InferenceParams(
+        **known, extra={k: v for k, v in value.items() if InferenceParams.API_NAMES.get(k) not in known}
+    )
+
+
+@functools.cache
+def _answers() -> cattrs.Converter:
+    """The converter of answers: exact types, the API's names, one forgiving hook per field that only informs."""
+    converter = cattrs.Converter(detailed_validation=True)
+    integer, string = _exactly(int), _exactly(str)
+
+    def fits(name: str, hook: Callable[[Any, Any], Any]) -> Any:
+        return override(rename=name, struct_hook=hook)
+
+    def optional(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        return lambda value, kind: None if value is None else hook(value, kind)
+
+    structure_row = make_dict_structure_fn(
+        TaskDetail,
+        converter,
+        task_uid=fits("TaskUID", string),
+        action=fits("Action", _or_none(string)),
+        status=override(omit=True),
+        status_word=fits("Status", optional(string)),
+        image_urls=fits("ImgList", _strings),
+        seed=fits("Seed", _or_none(integer)),
+        texts=fits("TxtList", _lenient_strings),
+        cost=fits("ConsumeApiPoint", _or_none(integer)),
+        error_code=fits("ErrorCode", optional(integer)),
+        error_message=fits("ErrorMassage", _or_none(string)),
+        raw=override(omit=True),
+    )
+
+    def structure_detail_row(row: dict[str, Any], kind: Any) -> TaskDetail:
+        if row.get("ErrorMassage") is None and "ErrorMessage" in row:
+            row = row | {"ErrorMassage": row["ErrorMessage"]}
+        return structure_row(row, kind)
+
+    converter.register_structure_hook(TaskDetail, structure_detail_row)
+    converter.register_structure_hook(
+        Model,
+        make_dict_structure_fn(
+            Model,
+            converter,
+            model_code=fits("ModelCode", string),
+            name=fits("Name", _or_none(string)),
+            is_official=fits("IsOfficial", _or_none(_exactly(bool))),
+            trigger_word_list=fits("TriggerWordList", _or_none(_strings)),
+            inference_params=fits("InferenceParams", _lenient_params),
+        ),
+    )
+    converter.register_structure_hook(
+        CreditBalance,
+        make_dict_structure_fn(
+            CreditBalance,
+            converter,
+            total_credits=fits("TotalCredits", integer),
+            used_credits=fits("UsedCredits", integer),
+            expire_timestamp=fits("ExpireTimestamp", _or_none(integer)),
+        ),
+    )
+    return converter
