@@ -15,6 +15,7 @@ import anyio.to_thread
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._downloads import Downloads
 from picpik_async._engine import Engine, closed_error
+from picpik_async._ranges import one_text
 from picpik_async._requests import (
     GetCreditBalance,
     Job,

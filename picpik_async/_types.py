@@ -6,16 +6,14 @@ The tables are on https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping  # noqa: TC003 - cattrs reads the types of fields
+from typing import Any
 
 import attrs
 
 from picpik_async._images import ImageSource
 from picpik_async._ranges import flag, integer, number, text
 from picpik_async.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 __all__ = ["CreditBalance", "Image2Image", "InferenceParams", "Mask", "Model", "Models"]
 
