@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from picpik_async.errors import (
     ConfigurationError,
@@ -10,20 +10,14 @@ from picpik_async.errors import (
     TaskTerminatedError,
     TaskTimeoutError,
     TaskVanishedError,
+    legible,
 )
 
 if TYPE_CHECKING:
     from picpik_async._schedule import Watched
     from picpik_async.errors import TaskError
 
-__all__ = ["closed_error", "ending_error", "legible", "timeout_error"]
-
-_MAX_TEXT: Final = 500  # characters
-
-
-def legible(text: str | None) -> str:
-    """*text* from outside, with what is not printable escaped, cut to 500 characters."""
-    return repr((text or "")[:_MAX_TEXT])[1:-1][:_MAX_TEXT]
+__all__ = ["closed_error", "ending_error", "timeout_error"]
 
 
 def ending_error(task: Watched, *, terminated: bool) -> TaskError:
@@ -39,7 +33,7 @@ def ending_error(task: Watched, *, terminated: bool) -> TaskError:
         )
         return TaskVanishedError(msg, task_uid=task.uid, detail=detail)
     msg = (
-        f"task {uid} failed with error code {detail.error_code}: '{legible(detail.error_message)}'; a new submit is"
+        f"task {uid} failed with error code {detail.error_code}: '{legible(detail.error_message or '')}'; a new submit is"
         " charged anew, so look at the reason first"
     )
     return TaskFailedError(msg, task_uid=task.uid, detail=detail)
@@ -48,7 +42,7 @@ def ending_error(task: Watched, *, terminated: bool) -> TaskError:
 def timeout_error(task: Watched, timeout: float | None) -> TaskTimeoutError:
     """The exception for a wait of *timeout* seconds that was too short."""
     uid, detail = legible(task.uid), task.detail
-    word = "not known yet" if detail is None else f"'{legible(detail.status_word)}'"
+    word = "not known yet" if detail is None else f"'{legible(detail.status_word or '')}'"
     problem = "" if task.problem is None else f" (the last poll failed: {task.problem})"
     msg = (
         f"task {uid} has not ended within {timeout} seconds; its status is {word}{problem}; it goes on remotely,"

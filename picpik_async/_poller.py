@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import random
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
@@ -16,10 +17,10 @@ import anyio
 import anyio.lowlevel
 
 from picpik_async._deadlines import Deadlines, Waiter
-from picpik_async._endings import closed_error, ending_error, legible, timeout_error
+from picpik_async._endings import closed_error, ending_error, timeout_error
 from picpik_async._schedule import Schedule
 from picpik_async._tasks import TaskDetail, TaskStatus
-from picpik_async.errors import ApiError, HttpStatusError, InvalidRequestError, PicpikError
+from picpik_async.errors import ApiError, HttpStatusError, InvalidRequestError, PicpikError, legible
 
 if TYPE_CHECKING:
     from picpik_async._config import Dialect, PollPolicy
@@ -82,7 +83,7 @@ class Poller:
                     await self._sleep()
             finally:
                 self._closed = True
-                for task in self._schedule.awaited():
+                for task in self._schedule.tasks():
                     _wake(task)
 
     async def wait(self, task_uid: str, *, timeout: float | None) -> TaskDetail:  # noqa: ASYNC109 - one heap for all
@@ -143,11 +144,13 @@ class Poller:
         """
         waiter = self._enlist(task_uid, deadline)
         task = waiter.task
+        task.followers += 1
         try:
             while not (task.ended or _differ(task.detail, last)):
                 self._check(waiter, timeout)
                 await self._signal(task).wait()
         finally:
+            task.followers -= 1
             self._dismiss(waiter)
         if task.vanished:
             raise ending_error(task, terminated=task.uid in self._terminated)
@@ -204,7 +207,7 @@ class Poller:
 
     async def _ask(self, ask: Ask) -> None:
         try:
-            rows = await self._fetch([task.uid for task in ask.tasks])
+            rows = {row.task_uid: row for row in await self._fetch([task.uid for task in ask.tasks])}
         except PicpikError as error:
             self._take_refusal(ask, error)
         except Exception as error:  # noqa: BLE001 - whatever fetch raises, the other tasks are polled on
@@ -213,13 +216,12 @@ class Poller:
             await self._take_answer(ask, rows)
         self._reconsider()
 
-    async def _take_answer(self, ask: Ask, rows: Sequence[TaskDetail]) -> None:
+    async def _take_answer(self, ask: Ask, rows: dict[str, TaskDetail]) -> None:
         now = anyio.current_time()
-        found = {row.task_uid: row for row in rows}
         for task in self._schedule.answered(ask, now):
             self._miss(task, now)
         for count, task in enumerate(ask.tasks, 1):
-            detail = found.get(task.uid)
+            detail = rows.get(task.uid)
             if detail is None:
                 task.problem = "its row was missing from the answer"
                 self._miss(task, now)
@@ -237,13 +239,15 @@ class Poller:
             return
         retry_after = error.retry_after if isinstance(error, HttpStatusError) else None
         if retry_after is not None:
-            retry_after = min(retry_after, _MAX_RETRY_AFTER)
+            retry_after = min(_MAX_RETRY_AFTER, retry_after)  # in this order NaN is too long as well
         self._schedule.failed(ask, now, retry_after=retry_after)
 
     def _take_surprise(self, ask: Ask, error: Exception) -> None:
         if not self._told_of_surprise:
             self._told_of_surprise = True
-            _logger.error("a status request failed in an unforeseen way; polling goes on", exc_info=error)
+            # No message and no traceback: a foreign exception may quote a signed body.
+            file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
+            _logger.error("a status request raised %s at %s:%s; polling goes on", type(error).__name__, file, line)
         _note_problem(ask, type(error).__name__)
         self._schedule.failed(ask, anyio.current_time())
 
@@ -265,7 +269,7 @@ class Poller:
         if unknown:
             self._tell_word(detail)
         self._schedule.again(task, now)
-        if news:
+        if news and task.followers:
             _wake(task)
 
     def _miss(self, task: Watched, now: float) -> None:

@@ -39,7 +39,7 @@ def poll_delay(age: float, policy: PollPolicy, chance: float) -> float:
 
 def backoff(failures: int, policy: PollPolicy, chance: float) -> float:
     """Seconds to pause after *failures* failed polls in a row; *chance*, from 0 to 1, picks within the upper half."""
-    longest = min(policy.max_backoff, policy.tick * 2 ** min(failures, _MAX_DOUBLINGS))
+    longest = min(policy.max_backoff, policy.tick * 2.0 ** min(failures, _MAX_DOUBLINGS))
     return longest * (1 + chance) / 2
 
 
@@ -56,6 +56,7 @@ class Watched:
         since: when it was first watched, or terminated; its age counts from here.
         due: the tick at which it is asked about, or `_HELD`.
         waiters: how many coroutines wait; a task without any is forgotten.
+        followers: how many of them wait for any news, not only for the end.
         event: wakes the waiters; made by the first one to wait, replaced at each wake.
         detail: the last row seen.
         ended: it is over, and `detail` says how, unless it has `vanished`.
@@ -71,6 +72,7 @@ class Watched:
         "due",
         "ended",
         "event",
+        "followers",
         "missing_since",
         "problem",
         "refusals",
@@ -86,6 +88,7 @@ class Watched:
         self.since = since
         self.due = _HELD
         self.waiters = 0
+        self.followers = 0
         self.event: anyio.Event | None = None
         self.detail: TaskDetail | None = None
         self.ended = False
@@ -193,7 +196,7 @@ class Schedule:
         if not task.held:
             self._push(task, self._tick_at(now) + 1)
 
-    def awaited(self) -> Sequence[Watched]:
+    def tasks(self) -> list[Watched]:
         """All tasks at this moment, those included whose waiters left while they were held."""
         return list(self._tasks.values())
 
@@ -222,7 +225,7 @@ class Schedule:
         own: list[Ask] = []  # requests whose tasks stay among themselves
         shared: list[Watched] = []
         late: list[tuple[int, Ask]] = []
-        while self.next_at() < math.inf and self._heap[0][0] <= tick:
+        while self._is_due(tick):
             due, _, item = heapq.heappop(self._heap)
             if isinstance(item, Watched):
                 if not item.refusals and len(own) + len(shared) // self._list_size == budget:
@@ -233,7 +236,9 @@ class Schedule:
                     shared.append(item)
                     continue
                 item = Ask([item], answers=self._answers)
-            if not self._still_wanted(item, now):
+            self._prune(item)
+            if not item.tasks:
+                self._judge(item.pair, now)
                 continue
             if len(own) + math.ceil(len(shared) / self._list_size) < budget:
                 own.append(item)
@@ -342,12 +347,11 @@ class Schedule:
             else:
                 del self._tasks[task.uid]
 
-    def _still_wanted(self, ask: Ask, now: float) -> bool:
-        self._give_back([task for task in ask.tasks if not task.waiters], _HELD)
+    def _prune(self, ask: Ask) -> None:
+        for task in ask.tasks:
+            if not task.waiters:
+                del self._tasks[task.uid]
         ask.tasks = [task for task in ask.tasks if task.waiters]
-        if not ask.tasks:
-            self._judge(ask.pair, now)
-        return bool(ask.tasks)
 
     def _tick_at(self, now: float) -> int:
         tick, time = self._anchor
@@ -355,6 +359,10 @@ class Schedule:
 
     def _next_tick(self) -> int:
         return max(self._heap[0][0], self._first_free_tick)
+
+    def _is_due(self, tick: int) -> bool:
+        self._drop_stale()
+        return bool(self._heap) and self._heap[0][0] <= tick
 
     def _push(self, item: Watched | Ask, due: int) -> None:
         if isinstance(item, Watched):
