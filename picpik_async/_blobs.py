@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["Blob", "BlobFile", "Handle", "MemoryBlob", "PathBlob", "Spool"]
+__all__ = ["Blob", "Handle", "MemoryBlob", "PathBlob", "Spool", "as_file"]
 
 SPOOL_MEMORY: Final = 1024 * 1024  # bytes kept in memory before a temporary file takes over
 
@@ -199,24 +199,24 @@ def _changed() -> ImageError:
     return ImageError("the file changed while it was used, so nothing was submitted; try again when it is complete")
 
 
-class BlobFile(io.RawIOBase):
-    """A blob as a seekable file, for Pillow."""
+def as_file(blob: Blob) -> io.BufferedReader:
+    """A blob as a seekable file of its own, for Pillow; to be closed."""
+    return io.BufferedReader(_BlobFile(blob.open(), blob.size))
 
-    def __init__(self, blob: Blob) -> None:
-        self._handle = blob.open()
-        self._size = blob.size
+
+class _BlobFile(io.RawIOBase):
+    def __init__(self, handle: Handle, size: int) -> None:
+        self._handle = handle
+        self._size = size
         self._position = 0
 
     def readable(self) -> bool:
-        """Yes."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill `buffer` as far as the blob goes."""
         target = memoryview(buffer)
         count = max(0, min(target.nbytes, self._size - self._position))
         target[:count] = self._handle.read_at(self._position, count)
@@ -224,12 +224,9 @@ class BlobFile(io.RawIOBase):
         return count
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move to `offset`, counted from the start, from here or from the end."""
         self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         return self._position
 
     def close(self) -> None:
-        """Close the handle, too."""
-        if not self.closed:
-            self._handle.close()
+        self._handle.close()
         super().close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -13,10 +12,10 @@ import anyio.to_thread
 import attrs
 
 from picpik_async import _pixels
-from picpik_async._blobs import BlobFile
+from picpik_async._blobs import as_file
 from picpik_async._config import Limits
 from picpik_async._inputs import StreamLoader, check_pixels, loader_for, os_problem, too_large
-from picpik_async.errors import ImageError, InvalidRequestError, PicpikError
+from picpik_async.errors import ImageError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
@@ -155,10 +154,11 @@ class ImageSource:
         )
 
     def _turned(self, blob: Blob, image_format: str, orientation: int) -> Blob:
-        if self._upright is None or self._upright[0] != blob:
+        kept = self._upright
+        if kept is None or kept[0] != blob:
             with _decoding(blob, image_format) as image:
-                self._upright = blob, _pixels.encode_png(_pixels.turn(image, orientation))
-        return self._upright[1]
+                kept = self._upright = blob, _pixels.encode_png(_pixels.turn(image, orientation))
+        return kept[1]
 
     async def read(self) -> bytes:
         """The encoded picture, as it was handed over.
@@ -283,15 +283,17 @@ class ImageReader:
     def read(self, n: int) -> bytes | memoryview:
         """The next `n` bytes, or what is left; of pictures in memory a view."""
         size = min(n, self._image.size - self._position)
+        handle = self._opened
         with self._reporting():
-            data = self._opened.read_at(self._position, size)
+            data = handle.read_at(self._position, size)
         self._position += size
         return data
 
     def verify(self) -> None:
         """Make sure that all that was read belongs to one and the same file."""
+        handle = self._opened
         with self._reporting():
-            self._opened.verify()
+            handle.verify()
 
 
 def require_format(opened: OpenImage, formats: Collection[str], *, field: str, source: str) -> None:
@@ -321,8 +323,6 @@ def _reporting(field: str, source: str) -> Iterator[None]:
         if exc.field is not None:
             raise
         kind, problem, cause = type(exc), str(exc), exc.__cause__
-    except PicpikError:
-        raise
     except OSError as exc:
         kind, problem, cause = ImageError, os_problem(exc), exc
     except Exception as exc:  # noqa: BLE001 - a foreign object may raise anything
@@ -343,11 +343,11 @@ def _named(kind: type[InvalidRequestError], field: str, source: str, problem: st
 @contextlib.contextmanager
 def _decoding(blob: Blob, image_format: str) -> Iterator[Image.Image]:
     """The picture as PIL image, decoded where it is used first; what Pillow raises there becomes an `ImageError`."""
-    with io.BufferedReader(BlobFile(blob)) as file:
+    with as_file(blob) as file:
         image = _pixels.decode(file, image_format)
         try:
             yield image
-        except PicpikError:
+        except InvalidRequestError:
             raise
         except Exception as exc:
             msg = "its pixels cannot be decoded; the file is damaged or cut off"
@@ -356,7 +356,7 @@ def _decoding(blob: Blob, image_format: str) -> Iterator[Image.Image]:
 
 def _read_header(blob: Blob, limits: Limits) -> tuple[str, _pixels.Header]:
     _check_size(blob, limits)
-    with io.BufferedReader(BlobFile(blob)) as file:
+    with as_file(blob) as file:
         image_format = _pixels.sniff(file.read(_pixels.SNIFF_SIZE))
         file.seek(0)
         header = _pixels.read_header(file, image_format)

@@ -118,7 +118,8 @@ class PilLoader(_Once):
 
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
         """The PNG."""
-        check_pixels(*self._value.size, limits)
+        width, height = self._value.size
+        check_pixels(width, height, limits)
         return await anyio.to_thread.run_sync(_pixels.png_of_pil, self._value, limiter=limiter)
 
 

@@ -290,6 +290,8 @@ def _black(size: tuple[int, int]) -> Image.Image:
 
 
 def _grey(picture: Image.Image) -> Image.Image:
+    if picture.mode == "P" and picture.has_transparency_data:  # convert("L") would warn
+        picture = picture.convert("RGBA")
     if picture.mode.startswith("I;16"):  # convert() would take every brightness from 255 on for white
         picture = picture.point(lambda value: value * (1 / 256))
     return picture.convert("L")
@@ -302,7 +304,7 @@ def _plain(picture: Image.Image) -> Image.Image:
         return picture.convert("RGBA")
     if picture.mode.startswith("I;16"):
         return _grey(picture)
-    return picture.convert(Image.getmodebase(picture.mode))
+    return picture.convert("L" if Image.getmodebase(picture.mode) == "L" else "RGB")
 
 
 def _canvas(picture: Image.Image, size: tuple[int, int], left: int, top: int) -> Image.Image:

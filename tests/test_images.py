@@ -6,7 +6,6 @@ import asyncio
 import gc
 import io
 import os
-import stat
 import threading
 import warnings
 import zlib
@@ -19,15 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
 
-from picpik_async._blobs import BlobFile, MemoryBlob, PathBlob, Spool
+from picpik_async._blobs import MemoryBlob, PathBlob, Spool, as_file
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, OpenImage, require_format
 from picpik_async._inputs import in_words
+from picpik_async._pixels import read_header
 from picpik_async.errors import ImageError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
 ORIENTATION = 0x0112
 
@@ -109,7 +110,7 @@ def same_pixels(expected: Image.Image, actual: Image.Image) -> bool:
 def open_descriptors() -> int:
     """How many files this process has open; asked while no event loop runs."""
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -312,7 +313,7 @@ async def test_a_sideways_file_is_turned_again_only_if_it_changed(file: Callable
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("value", [0, 9, "abc"])
+@pytest.mark.parametrize("value", [0, 9])
 async def test_a_strange_orientation_counts_as_none(value: Any) -> None:
     """Only 1 to 8 mean anything."""
     exif = Image.Exif()
@@ -324,7 +325,10 @@ async def test_a_strange_orientation_counts_as_none(value: Any) -> None:
 @pytest.mark.anyio
 async def test_unreadable_exif_data_count_as_none() -> None:
     """Broken EXIF data do not spoil a good picture."""
-    assert 1 == (await opened(encoded(noise(), "JPEG", exif=b"Exif\0\0not TIFF at all"))).orientation
+    info = PngInfo()
+    info.add_text("Raw profile type exif", "\nexif\n2\nno hexadecimal numbers")
+
+    assert 1 == (await opened(encoded(noise(), pnginfo=info))).orientation
 
 
 @pytest.mark.anyio
@@ -371,9 +375,7 @@ async def test_one_unread_stream_has_one_source() -> None:
     assert PNG == await second.read()
 
 
-def test_keys_are_equal_for_one_object_and_for_one_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_are_equal_for_one_object_and_for_one_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal keys are sent once: the same object, or paths that lead to the same place by their text alone."""
     monkeypatch.chdir(tmp_path)
     image = noise()
@@ -696,10 +698,10 @@ def test_a_temporary_file_lives_as_long_as_an_open_image() -> None:
 
 
 @pytest.fixture
-def open_file(file: Callable[..., Path]) -> Iterator[tuple[Path, OpenImage]]:
+def open_file(file: Callable[..., Path]) -> tuple[Path, OpenImage]:
     """A file and its opened picture."""
     path = file(PNG)
-    yield path, anyio.run(opened, path)
+    return path, anyio.run(opened, path)
 
 
 class TestReader:
@@ -880,7 +882,7 @@ def test_a_spool_gives_back_what_it_got(pieces: list[bytes]) -> None:
 @given(st.binary(min_size=1, max_size=300), st.data())
 def test_a_blob_is_a_seekable_file(data: bytes, draw: st.DataObject) -> None:
     """A blob as a file behaves as BytesIO does."""
-    blob, plain = io.BufferedReader(BlobFile(MemoryBlob(data)), 16), io.BytesIO(data)
+    blob, plain = as_file(MemoryBlob(data)), io.BytesIO(data)
     for _ in range(5):
         whence = draw.draw(st.sampled_from([io.SEEK_SET, io.SEEK_CUR, io.SEEK_END]))
         offset = draw.draw(st.integers(0, 310)) if whence != io.SEEK_END else -draw.draw(st.integers(0, len(data)))
@@ -892,9 +894,17 @@ def test_a_blob_is_a_seekable_file(data: bytes, draw: st.DataObject) -> None:
     assert blob.raw.closed
 
 
+def test_a_change_within_the_header_is_not_taken_for_damage(file: Callable[..., Path]) -> None:
+    """A file that shrinks while its header is read has changed; it is not called damaged."""
+    path = file(JPEG)
+    with as_file(PathBlob.at(str(path))) as handle:
+        os.truncate(path, 5)
+        with pytest.raises(ImageError, match="the file changed"):
+            read_header(handle, "jpeg")
+
+
 def test_a_path_blob_is_a_moment(file: Callable[..., Path]) -> None:
     """Two looks at an unchanged file are equal."""
     path = str(file(PNG))
 
     assert PathBlob.at(path) == PathBlob.at(path)
-    assert stat.S_ISREG(os.stat(path).st_mode)
