@@ -229,8 +229,9 @@ class TestThreshold:
         """Colours of a palette count by their brightness, with and without transparency, and Pillow warns of nothing."""
         image = Image.fromarray(np.array([[0, 200, 90]], dtype="uint8")).convert("P")
 
-        options: dict[str, Any]
-        for options in ({}, {"transparency": bytes([0, 128, 255])}):
+        cases: list[dict[str, Any]] = [{}, {"transparency": bytes([0, 128, 255])}]
+
+        for options in cases:
             assert [[0, 255, 0]] == (await pixels(masks.threshold(encoded(image, **options)))).tolist()
 
     async def test_a_jpeg_mask_is_rescued(self) -> None:
