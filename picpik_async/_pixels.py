@@ -203,6 +203,7 @@ def png_of_pil(image: Image.Image) -> Blob:
 
 
 _CHANNELS: Final = {1: "L", 3: "RGB", 4: "RGBA"}
+_BAND: Final = 1024 * 1024  # pixels copied in one go
 _ARRAY_TYPES: Final = frozenset({"|u1", "|b1"})
 
 
@@ -230,7 +231,13 @@ def png_of_array(value: Any) -> Blob:
 
     interface = value.__array_interface__
     height, width, *channels = interface["shape"]
-    image = Image.frombytes(_CHANNELS[channels[0] if channels else 1], (width, height), value.tobytes())
-    if interface["typestr"] == "|b1":
-        image = image.point([0] + [255] * 255 if image.mode == "L" else ([0] + [255] * 255) * len(image.mode))
+    image = Image.new(_CHANNELS[channels[0] if channels else 1], (width, height))
+    # In bands, since numpy and Pillow hold the interpreter lock while they copy, which would stall the event loop.
+    step = max(1, _BAND // width)
+    for top in range(0, height, step):
+        rows = value[top : top + step]
+        band = Image.frombytes(image.mode, (width, len(rows)), rows.tobytes())
+        if interface["typestr"] == "|b1":
+            band = band.point(([0] + [255] * 255) * len(band.getbands()))
+        image.paste(band, (0, top))
     return encode_png(image)

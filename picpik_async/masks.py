@@ -37,7 +37,8 @@ __all__ = ["check", "fit", "from_alpha", "from_boxes", "from_polygons", "invert"
 
 WHITE: Final = 255
 BLACK: Final = 0
-_HALF: Final = 128
+_TRANSPARENT: Final = (WHITE,) * 128 + (BLACK,) * 128  # by alpha
+_BAND: Final = 1024 * 1024  # pixels converted in one go
 _FIRST_SIDEWAYS: Final = 5  # EXIF orientations 5 to 8 swap the sides
 
 
@@ -108,7 +109,7 @@ def from_alpha(image: Any) -> ImageSource:
         if not picture.has_transparency_data:
             msg = "has no alpha channel; erase the area in a PNG, or use masks.threshold for a black and white picture"
             raise MaskError(msg)
-        return picture.convert("RGBA").getchannel("A").point([WHITE] * _HALF + [BLACK] * _HALF)
+        return _in_bands(picture, lambda band: band.convert("RGBA").getchannel("A").point(_TRANSPARENT))
 
     return _derived("from_alpha", image, make)
 
@@ -127,12 +128,15 @@ def threshold(image: Any, level: int = 128) -> ImageSource:
         msg = f"level: {level!r} is not a whole number from 1 to 255"
         raise InvalidRequestError(msg, field="level", value=level, allowed="1 to 255")
     table = [BLACK] * level + [WHITE] * (256 - level)
-    return _derived("threshold", image, lambda picture: _grey(picture).point(table))
+    return _derived("threshold", image, lambda picture: _in_bands(picture, lambda band: _grey(band).point(table)))
 
 
 def invert(mask: Any) -> ImageSource:
     """Swap white and black: redraw what stayed, keep what was redrawn."""
-    return _derived("invert", mask, lambda picture: _grey(picture).point(range(255, -1, -1)), field="mask")
+    table = range(255, -1, -1)
+    return _derived(
+        "invert", mask, lambda picture: _in_bands(picture, lambda band: _grey(band).point(table)), field="mask"
+    )
 
 
 def fit(mask: Any, image: Any) -> ImageSource:
@@ -147,7 +151,7 @@ def fit(mask: Any, image: Any) -> ImageSource:
     def make(picture: Image.Image, model: Image.Image) -> Image.Image:
         from PIL.Image import Resampling  # noqa: PLC0415
 
-        return _grey(picture).resize(model.size, Resampling.NEAREST)
+        return _in_bands(picture, _grey).resize(model.size, Resampling.NEAREST)
 
     return ImageSource.derived(f"masks.fit({source.label}, {target.label})", (source, target), make)
 
@@ -287,6 +291,16 @@ def _black(size: tuple[int, int]) -> Image.Image:
     from PIL import Image  # noqa: PLC0415
 
     return Image.new("L", size, BLACK)
+
+
+def _in_bands(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    # Pillow holds the interpreter lock during a call: a large picture in one go would stall the event loop.
+    mask = _black(picture.size)
+    step = max(1, _BAND // picture.width)
+    for top in range(0, picture.height, step):
+        band = picture.crop((0, top, picture.width, min(top + step, picture.height)))
+        mask.paste(convert(band), (0, top))
+    return mask
 
 
 def _grey(picture: Image.Image) -> Image.Image:

@@ -239,6 +239,14 @@ async def test_a_slice_of_an_array_keeps_its_pixels() -> None:
     assert np.array_equal(array, np.asarray(await ImageSource.of(array).pil()))
 
 
+@pytest.mark.anyio
+async def test_a_large_array_keeps_its_pixels() -> None:
+    """An array that is copied in several bands comes out whole."""
+    array = np.random.default_rng(6).integers(0, 2, (1500, 1501)).astype(bool)
+
+    assert np.array_equal(array * np.uint8(255), np.asarray(await ImageSource.of(array).pil()))
+
+
 @pytest.mark.parametrize(
     ("array", "words"),
     [

@@ -219,6 +219,12 @@ class TestThreshold:
 
         assert "level" == caught.value.field
 
+    async def test_a_large_picture(self) -> None:
+        """A picture that is converted in several bands comes out whole."""
+        grey = np.random.default_rng(7).integers(0, 256, (1500, 1501)).astype("uint8")
+
+        assert np.array_equal((grey >= 128) * 255, await pixels(masks.threshold(grey)))
+
     async def test_16_bit(self) -> None:
         """Half of 16 bit is half, not beyond white."""
         deep = Image.fromarray(np.array([[0, 300, 32767, 32768, 65535]], dtype="uint16"))
