@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from picpik_async._schedule import Watched
+    from picpik_async._watched import Watched
 
 __all__ = ["Deadlines", "Waiter"]
 

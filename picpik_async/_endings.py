@@ -14,7 +14,7 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from picpik_async._schedule import Watched
+    from picpik_async._watched import Watched
     from picpik_async.errors import TaskError
 
 __all__ = ["closed_error", "ending_error", "timeout_error"]

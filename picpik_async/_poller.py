@@ -24,7 +24,8 @@ from picpik_async.errors import ApiError, HttpStatusError, InvalidRequestError, 
 
 if TYPE_CHECKING:
     from picpik_async._config import Dialect, PollPolicy
-    from picpik_async._schedule import Ask, Watched
+    from picpik_async._schedule import Ask
+    from picpik_async._watched import Watched
 
 __all__ = ["Fetch", "Poller", "Updates"]
 

@@ -5,8 +5,12 @@ Time is cut into ticks. A watched task is always in one of two places: in the he
 
 A refused list is bisected. Its halves are asked separately; a half that is refused while the other is answered is split
 again, down to the one task that spoils every list. From then on that task is asked about alone, at growing intervals. If
-both halves are refused, the list is not at fault, and all its tasks are asked about again after a pause: together, and
-split differently, if the service answers nobody; as two lists if it answers others, so that two bad tasks part.
+both halves are refused, the list is not at fault, and its tasks are asked about again after a pause; the halves stay apart
+if the service answered others meanwhile, since then two bad tasks have parted.
+
+When a list and both its halves are refused and nobody is answered, the service may be out of order, or the lists too long
+for it. All polling pauses, and then a single list is tried, half as long each time, until one is answered;
+from then on lists grow again.
 """
 
 from __future__ import annotations
@@ -16,19 +20,18 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Final
 
+from picpik_async._watched import HELD, Watched
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-    import anyio
-
     from picpik_async._config import Dialect, PollPolicy
-    from picpik_async._tasks import TaskDetail
 
-__all__ = ["Ask", "Schedule", "Watched", "backoff", "poll_delay", "whole_ticks"]
+__all__ = ["Ask", "Schedule", "backoff", "poll_delay", "whole_ticks"]
 
-_HELD: Final = -1  # the `due` of a task that an Ask holds
 _SLACK: Final = 64  # stale heap items always allowed
+_REFUSALS_OF_ALL: Final = 3  # in a row, without an answer to anybody: a list and both its halves
 _MAX_DOUBLINGS: Final = 32  # keeps 2**n small; far above any pause one would wait
 
 
@@ -46,62 +49,6 @@ def backoff(failures: int, policy: PollPolicy, chance: float) -> float:
 def whole_ticks(delay: float, tick: float) -> int:
     """*delay* in ticks, rounded up, at least one; a rounding error is no tick of its own."""
     return max(1, math.ceil(delay / tick - 1e-9))
-
-
-class Watched:
-    """A task somebody waits for.
-
-    Attributes:
-        uid: its `TaskUID`.
-        since: when it was first watched, or terminated; its age counts from here.
-        due: the tick at which it is asked about, or `_HELD`.
-        waiters: how many coroutines wait; a task without any is forgotten.
-        followers: how many of them wait for any news, not only for the end.
-        event: wakes the waiters; made by the first one to wait, replaced at each wake.
-        detail: the last row seen.
-        ended: it is over, and `detail` says how, unless it has `vanished`.
-        vanished: it was missing for too long.
-        missing_since: when it was first missing, if the last answer lacked it.
-        problem: what was wrong with its last poll.
-        refusals: how often it was refused alone, with proof that it is at fault.
-        suspected_at: count of good answers when it was refused alone without such proof.
-    """
-
-    __slots__ = (
-        "detail",
-        "due",
-        "ended",
-        "event",
-        "followers",
-        "missing_since",
-        "problem",
-        "refusals",
-        "since",
-        "suspected_at",
-        "uid",
-        "vanished",
-        "waiters",
-    )
-
-    def __init__(self, uid: str, since: float) -> None:
-        self.uid = uid
-        self.since = since
-        self.due = _HELD
-        self.waiters = 0
-        self.followers = 0
-        self.event: anyio.Event | None = None
-        self.detail: TaskDetail | None = None
-        self.ended = False
-        self.vanished = False
-        self.missing_since: float | None = None
-        self.problem: str | None = None
-        self.refusals = 0
-        self.suspected_at: int | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether a request with this task is planned or on its way."""
-        return self.due == _HELD
 
 
 class Ask:
@@ -139,7 +86,9 @@ class Schedule:
 
     def __init__(self, policy: PollPolicy, dialect: Dialect, rng: random.Random) -> None:
         self._policy = policy
-        self._list_size = dialect.max_task_uids
+        self._max_list_size = self._list_size = dialect.max_task_uids
+        self._longest_answered = 0
+        self._full_lists_answered = 0
         self._rng = rng
         self._tasks: dict[str, Watched] = {}
         self._heap: list[tuple[int, int, Watched | Ask]] = []
@@ -147,6 +96,7 @@ class Schedule:
         self._anchor = (0, math.inf)  # a tick and its time; moved to each tick as it happens, so ticks never crowd
         self._first_free_tick = 0
         self._answers = 0
+        self._refused_in_row = 0
         self._failures = 0
         self._last_failed_tick = -1
         self.watched = 0
@@ -221,7 +171,9 @@ class Schedule:
         return asks
 
     def _pick(self, tick: int, now: float) -> list[Ask]:
-        budget = min(self._max_requests, math.ceil(self.watched / self._list_size))
+        budget = min(self._max_requests, math.ceil(self.watched / self._max_list_size))
+        if self._refused_in_row >= _REFUSALS_OF_ALL:
+            budget = 1
         own: list[Ask] = []  # requests whose tasks stay among themselves
         shared: list[Watched] = []
         late: list[tuple[int, Ask]] = []
@@ -231,7 +183,7 @@ class Schedule:
                 if not item.refusals and len(own) + len(shared) // self._list_size == budget:
                     self._push(item, due)
                     break
-                item.due = _HELD
+                item.due = HELD
                 if not item.refusals:
                     shared.append(item)
                     continue
@@ -258,7 +210,9 @@ class Schedule:
             Tasks now known to be refused on their own account: to be taken for missing.
         """
         self._answers += 1
+        self._refused_in_row = 0
         self._failures = 0
+        self._lengthen_lists(len(ask.tasks))
         for task in ask.tasks:
             task.refusals = 0
             task.suspected_at = None
@@ -270,18 +224,20 @@ class Schedule:
         Returns:
             Tasks now known to be refused on their own account: to be taken for missing.
         """
-        if ask.pair is not None:
+        task = ask.tasks[0] if len(ask.tasks) == 1 else None
+        if task is not None and ask.pair is None and self._is_at_fault(task):
+            return self._proven(task)
+        self._refused_in_row += 1
+        if self._refused_in_row >= _REFUSALS_OF_ALL:
+            self._start_over(ask, now)
+        elif ask.pair is not None:
             ask.pair.refused.append(ask)
             return self._judge(ask.pair, now)
-        if len(ask.tasks) > 1:
+        elif task is None:
             self._split(ask, now)
-            return []
-        (task,) = ask.tasks
-        others_answered = task.suspected_at is not None and task.suspected_at < self._answers
-        if task.refusals or others_answered or self.watched == 1:
-            return self._proven(task)
-        task.suspected_at = self._answers
-        self._give_back(ask.tasks, self._pause(ask, now))
+        else:
+            task.suspected_at = self._answers
+            self._give_back(ask.tasks, self._pause(ask, now))
         return []
 
     def failed(self, ask: Ask, now: float, *, retry_after: float | None = None) -> None:
@@ -300,26 +256,60 @@ class Schedule:
             delay = min(lonely, task.missing_since + self._policy.unknown_task_grace - now)
         self._give_back([task], self._tick_at(now) + whole_ticks(delay, self._policy.tick))
 
+    def _is_at_fault(self, task: Watched) -> bool:
+        others_answered = task.suspected_at is not None and task.suspected_at < self._answers
+        return bool(task.refusals) or others_answered or self.watched == 1
+
+    def _proven(self, task: Watched) -> list[Watched]:
+        task.refusals += 1
+        return [task]
+
     def _judge(self, pair: _Pair | None, now: float) -> list[Watched]:
         if pair is None:
             return []
         pair.undecided -= 1
         if pair.undecided or not pair.refused:
             return []
-        service_answers = self._answers > pair.answers
-        if len(pair.refused) == 1 and service_answers:
-            (half,) = pair.refused
-            if len(half.tasks) == 1:
-                return self._proven(half.tasks[0])
+        half = pair.refused[0]
+        if self._answers == pair.answers:
+            self._release(pair, self._pause(half, now))
+        elif len(pair.refused) == 2:  # noqa: PLR2004 - both
+            due = self._pause(half, now)
+            for each in pair.refused:
+                self._push(Ask(each.tasks, answers=self._answers), due)
+        elif len(half.tasks) == 1:
+            return self._proven(half.tasks[0])
+        else:
             self._split(half, now)
-            return []
-        due = self._pause(pair.refused[0], now)
-        for half in pair.refused:
-            if service_answers:
-                self._push(Ask(half.tasks, answers=self._answers), due)
-            else:
-                self._give_back(half.tasks, due)
         return []
+
+    def _start_over(self, ask: Ask, now: float) -> None:
+        due = self._pause(ask, now)
+        planned = [item for _, _, item in self._heap if isinstance(item, Ask)]
+        self._heap = [entry for entry in self._heap if isinstance(entry[2], Watched)]
+        heapq.heapify(self._heap)
+        for each in (ask, *planned):
+            self._give_back(each.tasks, due)
+            if each.pair is not None:
+                each.pair.undecided -= 1
+                if not each.pair.undecided:
+                    self._release(each.pair, due)
+        self._first_free_tick = max(self._first_free_tick, due)
+        self._list_size = max(1, min(self._list_size, len(ask.tasks) // 2))
+
+    def _lengthen_lists(self, answered: int) -> None:
+        self._longest_answered = max(self._longest_answered, answered)
+        if answered < self._list_size:
+            return
+        self._full_lists_answered += 1
+        if self._list_size < self._longest_answered:
+            self._list_size = min(self._longest_answered, 2 * self._list_size)
+        elif self._full_lists_answered % self._list_size == 0:  # unknown ground: carefully
+            self._list_size = min(self._max_list_size, self._list_size + 1)
+
+    def _release(self, pair: _Pair, due: int) -> None:
+        for half in pair.refused:
+            self._give_back(half.tasks, due)
 
     def _split(self, ask: Ask, now: float) -> None:
         self._rng.shuffle(ask.tasks)
@@ -328,10 +318,6 @@ class Schedule:
         for half in (ask.tasks[:middle], ask.tasks[middle:]):
             # Due already: before all that becomes due at the next tick, after all that has waited longer.
             self._push(Ask(half, answers=self._answers, pair=pair), self._tick_at(now))
-
-    def _proven(self, task: Watched) -> list[Watched]:
-        task.refusals += 1
-        return [task]
 
     def _pause(self, ask: Ask, now: float, *, retry_after: float | None = None) -> int:
         if ask.sent > self._last_failed_tick:  # all failures of one tick are one

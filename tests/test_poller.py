@@ -200,11 +200,11 @@ async def test_waits_from_before_the_start() -> None:
     service = Service()
     service.finish_at["a"] = 0
     poller = service.poller()
-    start = anyio.current_time()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(outcome, poller, "a")
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(5)
         assert 1 == poller.watched
+        start = anyio.current_time()
         async with running(poller):
             await anyio.sleep(0.5)
 
@@ -596,21 +596,22 @@ async def test_terminated_too_late() -> None:
         assert (await poller.wait("a", timeout=None)).finished
 
 
-async def test_all_refused() -> None:
-    """If both halves are refused the list is not at fault: nobody is asked alone, all are kept, and it gets quieter."""
+@pytest.mark.parametrize("count", [2, 80, 1000])
+async def test_all_refused(count: int) -> None:
+    """If both halves are refused the list is not at fault: all tasks are kept, and polling gets quiet."""
     service = Service()
     start = anyio.current_time()
-    service.trouble = lambda _: ApiError("refused", ret_code=1) if anyio.current_time() < start + 120 else None
-    uids = [f"t{n}" for n in range(80)]
+    service.trouble = lambda _: ApiError("refused", ret_code=1) if anyio.current_time() < start + 300 else None
+    uids = [f"t{n}" for n in range(count)]
     service.finish_at = dict.fromkeys(uids, start)
     poller = service.poller()
     async with running(poller):
         ended = await outcomes(poller, uids, timeout=None)
 
     assert all(isinstance(detail, TaskDetail) for detail in ended.values())
-    refused = [len(polled) for at, polled in service.polls if at < start + 120]
-    assert {80, 40} == set(refused)
-    assert len(refused) <= 3 * 14
+    late = [at for at, _ in service.polls if start + 100 <= at < start + 300]
+    assert 10 <= len(late) <= 20
+    assert anyio.current_time() - start <= 300 + 20 + 10
 
 
 @pytest.mark.parametrize("count", [2, 3, 30, 100])
@@ -659,7 +660,7 @@ async def test_a_poisoned_id_that_heals() -> None:
     service.poisoned = {"bad"}
     start = anyio.current_time()
     service.finish_at = dict.fromkeys(["a", "b", "bad"], start + 60)
-    poller = service.poller()
+    poller = service.poller(age_share=0)
     async with running(poller), anyio.create_task_group() as waiters:
 
         async def wait(uid: str) -> None:
@@ -687,10 +688,10 @@ async def test_refused_alone_is_a_miss() -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 414, 422])
 async def test_refusals_by_http_status(status: int) -> None:
-    """Statuses that refuse the request itself lead to bisecting as well."""
+    """Statuses that refuse the request itself count as refusals; lists too long for the service become shorter."""
     service = Service()
     service.trouble = lambda uids: HttpStatusError("no", status=status) if len(uids) > 10 else None
-    uids = [f"t{n}" for n in range(40)]
+    uids = [f"t{n}" for n in range(400)]
     service.finish_at = dict.fromkeys(uids, 0.0)
     poller = service.poller()
     async with running(poller):
@@ -929,7 +930,7 @@ async def test_many_ending_at_once() -> None:
 async def test_on_asyncio() -> None:
     """On asyncio, in real time: waiting, sharing, deadlines, updates, cancelling and closing."""
     service = Service(latency=0.005)
-    poller = service.poller(tick=0.01)
+    poller = service.poller(tick=0.01, max_requests_per_second=1000)
     start = anyio.current_time()
     uids = [f"t{n}" for n in range(50)]
     service.finish_at = {uid: start + 0.002 * n for n, uid in enumerate(uids)}
@@ -939,7 +940,7 @@ async def test_on_asyncio() -> None:
         before = anyio.current_time()
         assert isinstance(await outcome(poller, "a", timeout=0.1), TaskTimeoutError)
         assert 0.1 <= anyio.current_time() - before <= 0.4
-        service.finish_at["b"] = anyio.current_time() + 0.05
+        service.finish_at["b"] = anyio.current_time() + 0.2
         words = [detail.status_word async for detail in poller.updates("b", timeout=5)]
         assert ["Running", "Finished"] == words
         with anyio.move_on_after(0.05):
