@@ -14,8 +14,8 @@ from picpik_async import _wire
 from picpik_async._poller import Poller
 from picpik_async._requests import ListTasksDetails, Query
 from picpik_async._retry import delay, may_repeat_read
-from picpik_async._transport import AiohttpTransport
-from picpik_async.errors import ConfigurationError, HttpStatusError, PicpikError
+from picpik_async._transport import AiohttpTransport, closed_error
+from picpik_async.errors import HttpStatusError, PicpikError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from picpik_async._submits import Submit, Workshop
     from picpik_async._tasks import TaskDetail
 
-__all__ = ["Engine", "closed_error"]
+__all__ = ["Engine"]
 
 AnswerT = TypeVar("AnswerT")
 T = TypeVar("T")
@@ -37,6 +37,10 @@ class Engine:
     """What runs: one owner task enters the task group and the HTTP clients, and leaves them in the same task.
 
     It never refers to the session, so that a forgotten session is collected, which ends the owner.
+
+    Attributes:
+        owner: the task.
+        over: nothing can be started any more.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Engine:
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
         self._known = known
+        self.over = False
         self.owner = asyncio.get_running_loop().create_task(self._own(), name="picpik session")
 
     async def ready(self) -> None:
@@ -74,10 +79,14 @@ class Engine:
                 self._group = await stack.enter_async_context(anyio.create_task_group())
                 self._group.start_soon(self.poller.run)
                 self._ready.set()
-                await self._stop.wait()
-                await self._drain()
+                try:
+                    await self._stop.wait()
+                    await self._drain()
+                finally:
+                    self.over = True
                 self._group.cancel_scope.cancel()
         finally:
+            self.over = True
             self._ready.set()
 
     async def _drain(self) -> None:
@@ -162,9 +171,3 @@ class Engine:
 
     async def _fetch(self, task_uids: Sequence[str]) -> Sequence[TaskDetail]:
         return await self.ask_once(ListTasksDetails(task_uid_list=task_uids))
-
-
-def closed_error() -> ConfigurationError:
-    """The error for everything that a closed session is asked to do."""
-    msg = "the session is closed; make a new PicpikSession, and session.task(uid) goes on with a task"
-    return ConfigurationError(msg)

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._downloads import Downloads
-from picpik_async._engine import Engine, closed_error
+from picpik_async._engine import Engine
 from picpik_async._ranges import one_text
 from picpik_async._requests import (
     GetCreditBalance,
@@ -28,7 +28,7 @@ from picpik_async._requests import (
 from picpik_async._results import ResultImage, TaskResult
 from picpik_async._submits import Submit, Workshop
 from picpik_async._tasks import Task, TaskDetail
-from picpik_async._transport import AiohttpTransport
+from picpik_async._transport import AiohttpTransport, closed_error
 from picpik_async.errors import ConfigurationError, InvalidRequestError, TaskVanishedError
 
 if TYPE_CHECKING:
@@ -224,14 +224,15 @@ class PicpikSession:
         if self._closed:
             raise closed_error()
         # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew.
-        if self._engine is None or self._engine.owner.done():
+        if self._engine is None or self._engine.over:
             self._loop = asyncio.get_running_loop()
             self._engine = self._new_engine()
             weakref.finalize(self, _stop_soon, self._loop, self._engine)
-        await self._engine.ready()
-        if self._engine.owner.done():
+        engine = self._engine
+        await engine.ready()
+        if engine.over:
             raise closed_error()
-        return self._engine
+        return engine
 
     def _new_engine(self) -> Engine:
         net: Any = {"ssl": self._ssl, "proxy": self._proxy}

@@ -121,12 +121,9 @@ class Submit:
         """The error for a caller whose time is up while the submit is under way."""
         if self.committed:
             reason = f"no answer within the timeout of {seconds:g} s; it is still awaited, see session.tasks"
-            error: PicpikError = self._unknown(reason, stage="headers")
-        else:
-            msg = f"not submitted within the timeout of {seconds:g} s, nothing was paid; allow more time"
-            error = RequestTimeoutError(msg, stage="send")
-        error.request_uuid = self.request_uuid
-        return error
+            return self._unknown(reason, stage="headers")
+        msg = f"not submitted within the timeout of {seconds:g} s, nothing was paid; allow more time"
+        return RequestTimeoutError(msg, stage="send", request_uuid=self.request_uuid)
 
     async def _commit(self) -> None:
         """Runs when all but the tail has left; the mark is set before the tail goes, never after."""
@@ -136,7 +133,7 @@ class Submit:
 
     def _aborted_error(self) -> TransportError:
         msg = "aborted before the request was complete; nothing was paid"
-        return TransportError(msg, stage="send")
+        return TransportError(msg, stage="send", request_uuid=self.request_uuid)
 
     def _judge(self, answer: Answer) -> str:
         action, status = self._request.action, answer.status
@@ -163,7 +160,7 @@ class Submit:
             f"the submit {self.request_uuid} may have been accepted and charged ({reason}); it is not sent again."
             " Look at running_tasks() and balance() before you submit it anew"
         )
-        return SubmitOutcomeUnknownError(msg, stage=stage, reason=reason)
+        return SubmitOutcomeUnknownError(msg, stage=stage, reason=reason, request_uuid=self.request_uuid)
 
 
 async def open_images(sources: dict[str, ImageSource], shop: Workshop) -> dict[ImageSource, OpenImage]:

@@ -15,9 +15,16 @@ import anyio
 import attrs
 
 from picpik_async._retry import parse_retry_after
-from picpik_async.errors import MalformedAnswerError, PicpikError, RequestTimeoutError, TransportError
+from picpik_async.errors import (
+    ConfigurationError,
+    MalformedAnswerError,
+    PicpikError,
+    RequestTimeoutError,
+    TransportError,
+)
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
     from types import TracebackType
 
@@ -26,7 +33,17 @@ if TYPE_CHECKING:
     from picpik_async._body import Body
     from picpik_async._config import Limits
 
-__all__ = ["AiohttpTransport", "Answer", "BeforeTail", "Transport", "new_client", "read_capped", "translate"]
+__all__ = [
+    "AiohttpTransport",
+    "Answer",
+    "BeforeTail",
+    "Transport",
+    "check_open",
+    "closed_error",
+    "new_client",
+    "read_capped",
+    "translate",
+]
 
 BeforeTail = Callable[[], Awaitable[None]]
 USER_AGENT: Final = f"picpik_async/{version('picpik-async')}"
@@ -92,6 +109,7 @@ class AiohttpTransport:
     async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
         """See `Transport.send`."""
         client = self._reads if before_tail is None else self._submits
+        check_open(client)
         with anyio.CancelScope() as scope:
             payload = _Payload(body, before_tail, scope, self._limits.request_timeout)
             try:
@@ -105,8 +123,12 @@ class AiohttpTransport:
 
     async def _exchange(self, client: aiohttp.ClientSession, payload: _Payload) -> Answer:
         async with client.post(self._url, data=payload, allow_redirects=False, proxy=self._proxy) as response:
-            payload.reach("body")
             retry_after = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
+            if not payload.complete:  # what answers before it was asked gets no more to read
+                payload.abandoned = True
+                response.close()
+                return Answer(response.status, b"", retry_after)
+            payload.reach("body")
             return Answer(response.status, await read_capped(response, self._limits.max_answer_bytes), retry_after)
 
 
@@ -122,6 +144,7 @@ class _Payload(aiohttp.payload.Payload):
         self._patience = patience
         self.failure: PicpikError | None = None
         self.abandoned = False
+        self.complete = False
         self.reach("connect")
 
     def reach(self, stage: str) -> None:
@@ -147,21 +170,26 @@ class _Payload(aiohttp.payload.Payload):
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
         self.reach("send")
-        transport: Any = getattr(writer, "transport")  # noqa: B009 - not declared by the abstract writer
-        if transport is not None:
-            transport.set_write_buffer_limits(high=0)  # so that drain() waits until all bytes have left this process
+        self._transport_of(writer).set_write_buffer_limits(high=0)  # so that drain() waits until all bytes have left
         async with aclosing(self._body.head()) as head:
             async for data in head:
                 await writer.write(data)
                 await writer.drain()
                 self.reach("send")
+        self._transport_of(writer)
         if self._before_tail is not None:
             await self._before_tail()
-        if self.abandoned:
-            msg = "the exchange has ended before the request was complete"
-            raise TransportError(msg, stage="send")
+            self._transport_of(writer)
+        self.complete = True
         await writer.write(self._body.tail())
         self.reach("headers")
+
+    def _transport_of(self, writer: AbstractStreamWriter) -> asyncio.Transport:
+        transport: asyncio.Transport | None = getattr(writer, "transport")  # noqa: B009 - not declared by the abstract writer
+        if self.abandoned or transport is None or transport.is_closing():
+            msg = "send: the connection ended before the request was complete"
+            raise TransportError(msg, stage="send")
+        return transport
 
 
 def new_client(ssl: ssl.SSLContext | None, **connector: Any) -> aiohttp.ClientSession:
@@ -172,6 +200,22 @@ def new_client(ssl: ssl.SSLContext | None, **connector: Any) -> aiohttp.ClientSe
         headers={"User-Agent": USER_AGENT},
         timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
     )
+
+
+def check_open(client: aiohttp.ClientSession) -> None:
+    """Make sure that *client* can be used.
+
+    Raises:
+        ConfigurationError: it is closed, and its session with it.
+    """
+    if client.closed:
+        raise closed_error()
+
+
+def closed_error() -> ConfigurationError:
+    """The error for everything that a closed session is asked to do."""
+    msg = "the session is closed; make a new PicpikSession, and session.task(uid) goes on with a task"
+    return ConfigurationError(msg)
 
 
 async def read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
