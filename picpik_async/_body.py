@@ -9,7 +9,7 @@ are handed to the transport the service cannot have a complete request. A body i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio.to_thread
@@ -19,7 +19,7 @@ import pybase64
 
 from picpik_async._images import ImageSource, OpenImage
 from picpik_async._signature import literal
-from picpik_async.errors import InvalidRequestError
+from picpik_async.errors import InvalidRequestError, legible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -39,8 +39,8 @@ _TAIL_SIZE: Final = len(_TAIL_START) + 40 + len(_TAIL_END)
 class Text:
     """A stretch of the body without images: as JSON, and as it is hashed."""
 
-    json: bytes
-    signed: bytes
+    json: bytes = attrs.field(repr=False)
+    signed: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -80,7 +80,11 @@ def lay_out(parameters: Mapping[str, Any], images: Mapping[ImageSource, OpenImag
         InvalidRequestError: a string or number that JSON or the signature cannot hold; the message names the parameter.
     """
     writer = _Writer(images, data_uri=data_uri)
-    writer.write(parameters, "")
+    try:
+        writer.write(parameters, "")
+    except RecursionError:
+        msg = "parameters are nested too deeply, or contain themselves"
+        raise InvalidRequestError(msg, allowed="a finite map") from None
     return Layout(writer.finish())
 
 
@@ -102,7 +106,7 @@ class _Writer:
             self._write_image(self._images[value])
         elif isinstance(value, Mapping):
             self._write_mapping(value, path)
-        elif isinstance(value, Sequence):
+        elif isinstance(value, (list, tuple)):
             self._write_sequence(value, path)
         else:
             self._write_literal(value, path)
@@ -124,8 +128,11 @@ class _Writer:
         self._pieces.append(Picture(image, f"data:{image.media_type};base64,".encode() if self._data_uri else b""))
         self._json += b'"'
 
-    def _write_mapping(self, value: Mapping[str, Any], path: str) -> None:
+    def _write_mapping(self, value: Mapping[Any, Any], path: str) -> None:
         self._json += b"{"
+        if (stray := next((name for name in value if not isinstance(name, str)), None)) is not None:
+            msg = f"{path} has a name that is a {type(stray).__name__}; names are strings"
+            raise InvalidRequestError(msg, field=path, value=stray, allowed="names that are strings")
         for position, name in enumerate(sorted(value)):
             inner = f"{path}.{name}" if path else name
             self._json += (b"," if position else b"") + _quoted(name, inner) + b":"
@@ -133,7 +140,7 @@ class _Writer:
             self.write(value[name], inner)
         self._json += b"}"
 
-    def _write_sequence(self, value: Sequence[Any], path: str) -> None:
+    def _write_sequence(self, value: list[Any] | tuple[Any, ...], path: str) -> None:
         self._json += b"["
         for position, item in enumerate(value):
             self._json += b"," if position else b""
@@ -155,9 +162,9 @@ class _Writer:
 
 def _quoted(value: str, path: str) -> bytes:
     try:
-        return orjson.dumps(str(value))
+        return orjson.dumps(str.__str__(value))  # the text itself, also of an enum that shows its name
     except orjson.JSONEncodeError:
-        msg = f"{path} has half of a surrogate pair, which UTF-8 cannot hold; check how the text was decoded"
+        msg = f"{legible(path)} has half of a surrogate pair, which UTF-8 cannot hold; check how the text was decoded"
         raise InvalidRequestError(msg, field=path, allowed="valid Unicode") from None
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import ClassVar, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
 from picpik_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Credentials", "Dialect", "Endpoint", "Limits", "PollPolicy", "RetryPolicy", "Secret"]
 
@@ -50,6 +53,9 @@ def _check_key(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         msg = f"{name} is empty; take both keys from the PICPIK User Center"
         raise ConfigurationError(msg)
+    if not value.isprintable():
+        msg = f"{name} has a line break, or another character that is in no key; copy it again"
+        raise ConfigurationError(msg)
 
 
 @attrs.frozen
@@ -63,7 +69,7 @@ class Credentials:
         private_key: signs every request and never leaves the process; kept as a `Secret`.
 
     Raises:
-        ConfigurationError: a key is empty.
+        ConfigurationError: a key is empty, or has a line break.
     """
 
     PUBLIC_KEY_VARIABLE: ClassVar = "PICPIK_PUBLIC_KEY"
@@ -103,7 +109,16 @@ def is_loopback(host: str) -> bool:
 
 
 def _without_slash(url: str) -> str:
-    return url.rstrip("/")
+    return url.strip().rstrip("/")
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_address else None
 
 
 @attrs.frozen
@@ -127,12 +142,12 @@ class Endpoint:
     allow_insecure_http: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            msg = f"endpoint {self.url!r} is not an address; write it like https://api.picpik.ai"
-            raise ConfigurationError(msg)
-        if parts.username is not None or parts.query or parts.fragment:
+        if set(self.url) & set("@?#"):  # looked at first, so that no message quotes a password
             msg = "endpoint must be scheme, host and port only, without user, query or fragment"
+            raise ConfigurationError(msg)
+        parts = _split(self.url)
+        if parts is None or parts.scheme not in {"http", "https"}:
+            msg = f"endpoint {self.url!r} is not an address; write it like https://api.picpik.ai"
             raise ConfigurationError(msg)
         if parts.scheme == "http" and not (self.is_loopback or self.allow_insecure_http):
             msg = (
@@ -154,6 +169,23 @@ class Endpoint:
 
 Endpoint.INTERNATIONAL = Endpoint("https://api.picpik.ai")
 Endpoint.CHINA = Endpoint("https://api.picpikai.com")
+
+
+def _above(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    return _bound(lambda value: value > low, f"more than {low}")
+
+
+def _at_least(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    return _bound(lambda value: value >= low, f"at least {low}")
+
+
+def _bound(fits: Callable[[Any], bool], allowed: str) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
+            msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
+            raise ConfigurationError(msg)
+
+    return check
 
 
 @attrs.frozen(kw_only=True)
@@ -191,7 +223,7 @@ class Dialect:
     # Not documented; upright pixels are right in both cases.
     server_applies_exif: bool = False
     # No maximum is documented (https://picpik.ai/api-docs/api-reference/ListTasksDetails); our choice.
-    max_task_uids: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    max_task_uids: int = attrs.field(default=100, validator=_at_least(1))
     # Only the legacy page lists words: …/api-docs/deprecated/old-api-reference/ListGenerateTaskDetail.
     queuing_words: frozenset[str] = frozenset({"Queuing"})
     running_words: frozenset[str] = frozenset({"Running"})
@@ -220,13 +252,13 @@ class PollPolicy:
     """
 
     timeout: float | None = 30 * 60.0
-    tick: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
-    age_share: float = attrs.field(default=0.05, validator=attrs.validators.ge(0))
-    max_interval: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
-    jitter: float = attrs.field(default=0.1, validator=attrs.validators.ge(0))
-    max_backoff: float = attrs.field(default=20.0, validator=attrs.validators.gt(0))
-    unknown_task_grace: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))
-    max_requests_per_second: float = attrs.field(default=20.0, validator=attrs.validators.gt(0))
+    tick: float = attrs.field(default=0.5, validator=_above(0))
+    age_share: float = attrs.field(default=0.05, validator=_at_least(0))
+    max_interval: float = attrs.field(default=5.0, validator=_above(0))
+    jitter: float = attrs.field(default=0.1, validator=_at_least(0))
+    max_backoff: float = attrs.field(default=20.0, validator=_above(0))
+    unknown_task_grace: float = attrs.field(default=30.0, validator=_at_least(0))
+    max_requests_per_second: float = attrs.field(default=20.0, validator=_above(0))
 
 
 @attrs.frozen(kw_only=True)
@@ -242,10 +274,10 @@ class RetryPolicy:
         max_retry_after: the longest pause, in seconds, the server may ask for.
     """
 
-    attempts: int = attrs.field(default=5, validator=attrs.validators.ge(1))
-    base_delay: float = attrs.field(default=0.2, validator=attrs.validators.ge(0))
-    max_delay: float = attrs.field(default=20.0, validator=attrs.validators.ge(0))
-    max_retry_after: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+    attempts: int = attrs.field(default=5, validator=_at_least(1))
+    base_delay: float = attrs.field(default=0.2, validator=_at_least(0))
+    max_delay: float = attrs.field(default=20.0, validator=_at_least(0))
+    max_retry_after: float = attrs.field(default=60.0, validator=_at_least(0))
 
 
 def _default_threads() -> int:
@@ -268,11 +300,11 @@ class Limits:
         max_image_pixels: the most pixels of a picture, sent or fetched.
     """
 
-    request_timeout: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
-    uploads: int = attrs.field(default=32, validator=attrs.validators.ge(1))
-    downloads: int = attrs.field(default=8, validator=attrs.validators.ge(1))
-    threads: int = attrs.field(factory=_default_threads, validator=attrs.validators.ge(1))
-    slice_size: int = attrs.field(default=384 * 1024, validator=attrs.validators.ge(3))
-    max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=attrs.validators.ge(1))
-    max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=attrs.validators.ge(1))
-    max_image_pixels: int = attrs.field(default=64_000_000, validator=attrs.validators.ge(1))
+    request_timeout: float = attrs.field(default=60.0, validator=_above(0))
+    uploads: int = attrs.field(default=32, validator=_at_least(1))
+    downloads: int = attrs.field(default=8, validator=_at_least(1))
+    threads: int = attrs.field(factory=_default_threads, validator=_at_least(1))
+    slice_size: int = attrs.field(default=384 * 1024, validator=_at_least(3))
+    max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=_at_least(1))
+    max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=_at_least(1))
+    max_image_pixels: int = attrs.field(default=64_000_000, validator=_at_least(1))

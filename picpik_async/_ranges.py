@@ -5,23 +5,33 @@ from __future__ import annotations
 import math
 import operator
 import warnings
+from collections.abc import Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from picpik_async.errors import InvalidRequestError
+from picpik_async.errors import InvalidRequestError, legible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-__all__ = ["flag", "integer", "number", "one_text", "text", "to_texts"]
+__all__ = ["flag", "integer", "number", "one_text", "refused", "text", "to_texts"]
 
 _STEP_TOLERANCE: Final = 1e-9
 
 
-def _refuse(field: str, value: object, allowed: str) -> InvalidRequestError:
-    msg = f"{field} is {value!r}, but must be {allowed}"
+def refused(field: str, value: object, allowed: str) -> InvalidRequestError:
+    """The error for a *value* that *field* cannot have; *allowed* says in words what it can."""
+    msg = f"{field} is {_shown(value)}, but must be {allowed}"
     return InvalidRequestError(msg, field=field, value=value, allowed=allowed)
+
+
+def _shown(value: object) -> str:
+    try:
+        return legible(repr(value), limit=80)
+    except Exception:  # noqa: BLE001 - a foreign repr may raise anything, and that of a huge int does
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _check_range(field: str, value: float, low: float, high: float, *, older: bool) -> None:
@@ -29,85 +39,103 @@ def _check_range(field: str, value: float, low: float, high: float, *, older: bo
         return
     allowed = f"from {low} to {high}"
     if not older:
-        raise _refuse(field, value, allowed)
+        raise refused(field, value, allowed)
     # An older page of the vendor documents this range, the current one is silent: the service decides.
-    warnings.warn(f"{field} is {value!r}; an older page of the service says {allowed}", UserWarning, stacklevel=2)
+    msg = f"{field} is {_shown(value)}; an older page of the service says {allowed}"
+    warnings.warn(msg, UserWarning, stacklevel=5)  # whoever called the attrs class
 
 
-def _field(convert: Callable[[Any, str], Any], default: Any = None, **metadata: Any) -> Any:
-    def converter(value: Any, _instance: object, attribute: attrs.Attribute[Any]) -> Any:
-        return None if value is None else convert(value, attribute.name)
+def _field(convert: Callable[[Any, str], Any], *, within: str = "", required: bool = False, **metadata: Any) -> Any:
+    def converter(value: Any, attribute: attrs.Attribute[Any]) -> Any:
+        if value is None and not required:
+            return None
+        return convert(value, f"{within}.{attribute.name}" if within else attribute.name)
 
     return attrs.field(
-        default=default, converter=attrs.Converter(converter, takes_self=True, takes_field=True), metadata=metadata
+        default=attrs.NOTHING if required else None,
+        converter=attrs.Converter(converter, takes_field=True),
+        metadata=metadata,
     )
 
 
-def integer(low: int, high: int, *, step: int = 1, older: bool = False) -> Any:
+def integer(low: int, high: int, *, step: int = 1, older: bool = False, within: str = "") -> Any:
     """An optional whole number from *low* to *high*; *older* ranges only warn."""
 
     def convert(value: Any, field: str) -> int:
-        if isinstance(value, bool):
-            raise _refuse(field, value, f"a whole number from {low} to {high}")
-        try:
-            whole = operator.index(value)
-        except TypeError:
-            raise _refuse(field, value, f"a whole number from {low} to {high}") from None
+        whole = _to_int(value)
+        if whole is None:
+            raise refused(field, value, f"a whole number from {low} to {high}")
         _check_range(field, whole, low, high, older=older)
         if whole % step:
-            raise _refuse(field, whole, f"a multiple of {step}")
+            raise refused(field, whole, f"a multiple of {step}")
         return whole
 
-    return _field(convert, range=(low, high))
+    return _field(convert, within=within, range=(low, high))
 
 
-def number(low: float, high: float, *, step: float | None = None, older: bool = False) -> Any:
+def _to_int(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def number(low: float, high: float, *, step: float | None = None, older: bool = False, within: str = "") -> Any:
     """An optional number from *low* to *high* in documented *step*s; never rounded, off-step values are refused."""
 
     def convert(value: Any, field: str) -> float:
-        if isinstance(value, (bool, str, bytes)):
-            raise _refuse(field, value, f"a number from {low} to {high}")
-        try:
-            real = float(value)
-        except (TypeError, ValueError):
-            raise _refuse(field, value, f"a number from {low} to {high}") from None
+        real = _to_float(value)
         if not math.isfinite(real):
-            raise _refuse(field, value, f"a number from {low} to {high}")
+            raise refused(field, value, f"a number from {low} to {high}")
         _check_range(field, real, low, high, older=older)
         if step is not None and abs(real / step - round(real / step)) * step > _STEP_TOLERANCE:
-            raise _refuse(field, real, f"a multiple of {step}")
+            raise refused(field, real, f"a multiple of {step}")
         return real
 
-    return _field(convert, range=(low, high))
+    return _field(convert, within=within, range=(low, high))
 
 
-def flag() -> Any:
+def _to_float(value: Any) -> float:
+    """*value* as a float; what is no number, or too large a one, becomes NaN."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def flag(*, within: str = "") -> Any:
     """An optional bool."""
 
     def convert(value: Any, field: str) -> bool:
         if not isinstance(value, bool):
-            raise _refuse(field, value, "True or False")
+            raise refused(field, value, "True or False")
         return value
 
-    return _field(convert)
+    return _field(convert, within=within)
 
 
 def text(*, required: bool = False) -> Any:
     """A string that is not empty; optional unless *required*."""
-    return _field(one_text, attrs.NOTHING if required else None)
+    return _field(one_text, required=required)
 
 
 def one_text(value: Any, field: str) -> str:
     """A string that is not empty."""
     if not isinstance(value, str) or not value:
-        raise _refuse(field, value, "a string that is not empty")
+        raise refused(field, value, "a string that is not empty")
     return value
 
 
 def to_texts(values: str | Iterable[str], field: str) -> tuple[str, ...]:
     """Strings as a tuple; a single string is a list of one."""
+    if not isinstance(values, Iterable):
+        raise refused(field, values, "a string, or a list of strings")
     texts = (values,) if isinstance(values, str) else tuple(values)
     for value in texts:
         if not isinstance(value, str):
-            raise _refuse(field, value, "a string, or a list of strings")
+            raise refused(field, value, "a string, or a list of strings")
     return texts

@@ -8,8 +8,7 @@ rule in its plain form, and the one place that knows how a number is written.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +26,18 @@ def literal(value: bool | float | None) -> str:
     Booleans are lower case; a number with zero fraction is written without it; scientific notation never occurs.
 
     Raises:
-        InvalidRequestError: the number is not finite.
+        InvalidRequestError: the number is not finite, or has more digits than Python writes.
     """
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
-        return str(int(value))
-    if not math.isfinite(value):
-        msg = f"{value!r} is not a number the service can take"
-        raise InvalidRequestError(msg, value=value, allowed="a finite number")
-    if value.is_integer():
-        return str(int(value))
+    try:
+        if value == int(value):
+            return str(int(value))
+    except (OverflowError, ValueError):
+        msg = "infinity, NaN and numbers of thousands of digits are not numbers the service can take"
+        raise InvalidRequestError(msg, value=value, allowed="a finite number") from None
     return format(Decimal(repr(float(value))), "f")
 
 
@@ -49,7 +47,7 @@ def canonical(value: Any) -> str:
         return value
     if isinstance(value, Mapping):
         return "".join(name + canonical(value[name]) for name in sorted(value))
-    if isinstance(value, Sequence):
+    if isinstance(value, (list, tuple)):
         return "".join(map(canonical, value))
     return "" if value is None else literal(value)
 

@@ -6,13 +6,13 @@ The tables are on https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping  # noqa: TC003 - cattrs reads the types of fields
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
 from picpik_async._images import ImageSource
-from picpik_async._ranges import flag, integer, number, text
+from picpik_async._ranges import flag, integer, number, refused, text, to_texts
 from picpik_async.errors import InvalidRequestError
 
 __all__ = ["CreditBalance", "Image2Image", "InferenceParams", "Mask", "Model", "Models"]
@@ -34,7 +34,7 @@ def _to_reference(value: Any) -> ImageSource | None:
 
 
 def _to_words(values: Iterable[str] | None) -> tuple[str, ...] | None:
-    return None if values is None else tuple(values)
+    return None if values is None else to_texts(values, "trigger_word_list")
 
 
 @attrs.frozen(kw_only=True)
@@ -82,6 +82,8 @@ class InferenceParams:
         """Sort a mapping by the API's names, or by the names here, into the known parameters and `extra`."""
         if isinstance(values, InferenceParams):
             return values
+        if not isinstance(values, Mapping):
+            raise refused(field="inference_params", value=values, allowed="an InferenceParams, or a mapping")
         names = cls.API_NAMES | {name: name for name in cls.API_NAMES.values()}
         known = {names[name]: value for name, value in values.items() if name in names}
         return cls(**known, extra={name: value for name, value in values.items() if name not in names})
@@ -142,10 +144,10 @@ class Mask:
 
     image: ImageSource | None = attrs.field(default=None, converter=_to_image)
     mask: ImageSource | None = attrs.field(default=None, converter=_to_mask)
-    refer_strength: float | None = number(0, 2)
-    invert_mask: bool | None = flag()
-    mask_blur: int | None = integer(0, 64)
-    prompts_more_important: bool | None = flag()
+    refer_strength: float | None = number(0, 2, within="masked")
+    invert_mask: bool | None = flag(within="masked")
+    mask_blur: int | None = integer(0, 64, within="masked")
+    prompts_more_important: bool | None = flag(within="masked")
 
 
 @attrs.frozen(kw_only=True)
@@ -158,7 +160,7 @@ class Image2Image:
     """
 
     image: ImageSource | None = attrs.field(default=None, converter=_to_reference)
-    refer_strength: float | None = number(0, 1)
+    refer_strength: float | None = number(0, 1, within="image2image")
 
 
 @attrs.frozen(kw_only=True)

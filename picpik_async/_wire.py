@@ -33,7 +33,7 @@ from picpik_async._requests import (
 )
 from picpik_async._tasks import TaskDetail, TaskStatus
 from picpik_async._types import CreditBalance, Image2Image, InferenceParams, Mask, Model, Models, fits_params
-from picpik_async.errors import ApiError, InvalidRequestError, MalformedAnswerError, legible
+from picpik_async.errors import ApiError, MalformedAnswerError, legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -139,11 +139,11 @@ def refusal(document: Mapping[str, Any], *, action: str, request_uuid: str) -> A
     for name, sent in (("Action", action), ("request_uuid", request_uuid)):
         if (echo := document.get(name)) not in (None, sent):
             # The published examples echo another Action and another uuid themselves.
-            logger.debug("%s: the answer echoes another %s: %s", action, name, legible(echo, limit=80))
+            logger.debug("%s: the answer echoes another %s: %s", action, name, legible(_words(echo), limit=80))
     ret_code = document["RetCode"]
     if ret_code == 0:
         return None
-    message = legible(document.get("Message") or "")
+    message = legible(_words(document.get("Message")))
     return ApiError(
         f"{action}: the service refused with RetCode {ret_code}: {message or '(no message)'}",
         ret_code=ret_code,
@@ -151,6 +151,13 @@ def refusal(document: Mapping[str, Any], *, action: str, request_uuid: str) -> A
         message=message,
         request_uuid=request_uuid,
     )
+
+
+def _words(value: Any) -> str:
+    """A server's text; another type is only named, since writing out a deep one may fail."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"({type(value).__name__})"
 
 
 def is_uid(value: Any) -> bool:
@@ -199,7 +206,7 @@ def structure_detail(row: dict[str, Any], dialect: Dialect) -> TaskDetail:
     """One row; a row whose relied-on fields do not fit says only that the task exists."""
     try:
         detail = _answers().structure(row, TaskDetail)
-    except (cattrs.BaseValidationError, cattrs.StructureHandlerNotFoundError, TypeError, ValueError):
+    except cattrs.BaseValidationError:
         logger.warning("a row of task %s has a field of the wrong type; asking again", row["TaskUID"])
         return TaskDetail(task_uid=row["TaskUID"], raw=row)
     return attrs.evolve(detail, status=_status(detail.status_word, dialect), raw=row)
@@ -230,19 +237,19 @@ def _structure_models(document: Mapping[str, Any], _dialect: Dialect) -> Models:
 
 def _structure_model_map(models: Any) -> dict[str, Model]:
     """`Map[String]Model`, which the vendor's pages show as an object here and as an array there."""
-    if isinstance(models, list):
-        models = {entry.get("ModelCode"): entry for entry in models if isinstance(entry, dict)}
     if models is None:
         return {}
-    if not isinstance(models, dict):
+    if not isinstance(models, (dict, list)):
         msg = f"{ListModels.action}: a map of models is neither an object nor an array"
         raise MalformedAnswerError(msg)
     found = {}
-    for key, entry in models.items():
+    for key, entry in models.items() if isinstance(models, dict) else enumerate(models):
         try:
-            found[str(key)] = _answers().structure(entry, Model)
-        except (cattrs.BaseValidationError, InvalidRequestError, TypeError, ValueError):
-            logger.warning("%s: skipped a model that does not fit: %s", ListModels.action, legible(key, limit=80))
+            model = _answers().structure(entry, Model)
+        except (cattrs.BaseValidationError, TypeError):
+            logger.warning("%s: skipped model %s, which does not fit", ListModels.action, legible(key, limit=80))
+        else:
+            found[key if isinstance(key, str) else model.model_code] = model
     return found
 
 
@@ -274,13 +281,17 @@ def _exactly(kind: type[Any]) -> Callable[[Any, Any], Any]:
     return hook
 
 
+def _optional(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, kind: None if value is None else hook(value, kind)
+
+
 def _or_none(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A forgiving *hook*, for a field that only informs."""
+
     def lenient(value: Any, kind: Any) -> Any:
-        if value is None:
-            return None
         try:
-            return hook(value, kind)
-        except (TypeError, ValueError):
+            return _optional(hook)(value, kind)
+        except TypeError:
             logger.debug("an answer has a %s where another type is documented; ignored", type(value).__name__)
             return None
 
@@ -304,70 +315,66 @@ def _lenient_params(value: Any, _type: Any) -> InferenceParams | None:
     """Server-given parameters are passed back as they came: what the ranges here refuse or warn about stays in `extra`."""
     if not isinstance(value, dict):
         return None
-    known: dict[str, Any] = {}
-    for name, item in value.items():
-        field = InferenceParams.API_NAMES.get(name)
-        if field is not None and fits_params(field, item):
-            known[field] = item
-    return InferenceParams(
-        **known, extra={k: v for k, v in value.items() if InferenceParams.API_NAMES.get(k) not in known}
-    )
+    names = InferenceParams.API_NAMES
+    known = {names[name]: item for name, item in value.items() if name in names and fits_params(names[name], item)}
+    return InferenceParams(**known, extra={name: item for name, item in value.items() if names.get(name) not in known})
 
 
 @functools.cache
 def _answers() -> cattrs.Converter:
     """The converter of answers: exact types, the API's names, one forgiving hook per field that only informs."""
     converter = cattrs.Converter(detailed_validation=True)
-    integer, string = _exactly(int), _exactly(str)
+    for kind, new_hook in ((TaskDetail, _detail_hook), (Model, _model_hook), (CreditBalance, _balance_hook)):
+        converter.register_structure_hook(kind, new_hook(converter))
+    return converter
 
-    def fits(name: str, hook: Callable[[Any, Any], Any]) -> Any:
-        return override(rename=name, struct_hook=hook)
 
-    def optional(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        return lambda value, kind: None if value is None else hook(value, kind)
+def _fits(name: str, hook: Callable[[Any, Any], Any]) -> Any:
+    return override(rename=name, struct_hook=hook)
 
-    structure_row = make_dict_structure_fn(
+
+def _detail_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any], TaskDetail]:
+    structure = make_dict_structure_fn(
         TaskDetail,
         converter,
-        task_uid=fits("TaskUID", string),
-        action=fits("Action", _or_none(string)),
+        task_uid=_fits("TaskUID", _exactly(str)),
+        action=_fits("Action", _or_none(_exactly(str))),
         status=override(omit=True),
-        status_word=fits("Status", optional(string)),
-        image_urls=fits("ImgList", _strings),
-        seed=fits("Seed", _or_none(integer)),
-        texts=fits("TxtList", _lenient_strings),
-        cost=fits("ConsumeApiPoint", _or_none(integer)),
-        error_code=fits("ErrorCode", optional(integer)),
-        error_message=fits("ErrorMassage", _or_none(string)),
+        status_word=_fits("Status", _optional(_exactly(str))),
+        image_urls=_fits("ImgList", _strings),
+        seed=_fits("Seed", _or_none(_exactly(int))),
+        texts=_fits("TxtList", _lenient_strings),
+        cost=_fits("ConsumeApiPoint", _or_none(_exactly(int))),
+        error_code=_fits("ErrorCode", _optional(_exactly(int))),
+        error_message=_fits("ErrorMassage", _or_none(_exactly(str))),
         raw=override(omit=True),
     )
 
-    def structure_detail_row(row: dict[str, Any], kind: Any) -> TaskDetail:
+    def hook(row: dict[str, Any], kind: Any) -> TaskDetail:
         if row.get("ErrorMassage") is None and "ErrorMessage" in row:
             row = row | {"ErrorMassage": row["ErrorMessage"]}
-        return structure_row(row, kind)
+        return structure(row, kind)
 
-    converter.register_structure_hook(TaskDetail, structure_detail_row)
-    converter.register_structure_hook(
+    return hook
+
+
+def _model_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any], Model]:
+    return make_dict_structure_fn(
         Model,
-        make_dict_structure_fn(
-            Model,
-            converter,
-            model_code=fits("ModelCode", string),
-            name=fits("Name", _or_none(string)),
-            is_official=fits("IsOfficial", _or_none(_exactly(bool))),
-            trigger_word_list=fits("TriggerWordList", _or_none(_strings)),
-            inference_params=fits("InferenceParams", _lenient_params),
-        ),
+        converter,
+        model_code=_fits("ModelCode", _exactly(str)),
+        name=_fits("Name", _or_none(_exactly(str))),
+        is_official=_fits("IsOfficial", _or_none(_exactly(bool))),
+        trigger_word_list=_fits("TriggerWordList", _or_none(_strings)),
+        inference_params=_fits("InferenceParams", _lenient_params),
     )
-    converter.register_structure_hook(
+
+
+def _balance_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any], CreditBalance]:
+    return make_dict_structure_fn(
         CreditBalance,
-        make_dict_structure_fn(
-            CreditBalance,
-            converter,
-            total_credits=fits("TotalCredits", integer),
-            used_credits=fits("UsedCredits", integer),
-            expire_timestamp=fits("ExpireTimestamp", _or_none(integer)),
-        ),
+        converter,
+        total_credits=_fits("TotalCredits", _exactly(int)),
+        used_credits=_fits("UsedCredits", _exactly(int)),
+        expire_timestamp=_fits("ExpireTimestamp", _or_none(_exactly(int))),
     )
-    return converter

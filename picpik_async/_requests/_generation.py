@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import attrs
@@ -10,13 +11,13 @@ import attrs
 from picpik_async import masks
 from picpik_async._config import DOCUMENTED_MAX_SIDE, DOCUMENTED_MIN_SIDE
 from picpik_async._images import ImageSource, require_format
-from picpik_async._ranges import flag, integer, to_texts
+from picpik_async._ranges import flag, integer, refused, to_texts
 from picpik_async._requests._base import Job
 from picpik_async._types import Image2Image, InferenceParams, Mask, Model, required
 from picpik_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from picpik_async._config import Dialect
     from picpik_async._images import OpenImage
@@ -31,7 +32,11 @@ def _to_model(value: Model | str | None) -> Model | None:
 def _to_models(values: Iterable[Model | str] | Model | str | None) -> tuple[Model, ...] | None:
     if values is None:
         return None
-    return tuple(map(Model.of, (values,) if isinstance(values, (Model, str)) else values))
+    if isinstance(values, (Model, str)):
+        return (Model.of(values),)
+    if not isinstance(values, Iterable):
+        raise refused(field="sub_model_list", value=values, allowed="a list of models")
+    return tuple(map(Model.of, values))
 
 
 def _to_positive(values: str | Iterable[str] | None) -> tuple[str, ...] | None:
@@ -40,6 +45,18 @@ def _to_positive(values: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 def _to_negative(values: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return None if values is None else to_texts(values, "negative_prompts")
+
+
+def _to_masked(value: Mask | None) -> Mask | None:
+    if value is None or isinstance(value, Mask):
+        return value
+    raise refused(field="masked", value=value, allowed="Mask(image=…, mask=…)")
+
+
+def _to_image2image(value: Image2Image | None) -> Image2Image | None:
+    if value is None or isinstance(value, Image2Image):
+        return value
+    raise refused(field="image2image", value=value, allowed="Image2Image(image=…)")
 
 
 @attrs.frozen(kw_only=True)
@@ -137,8 +154,8 @@ class ModifyMaskedPixels(GenerationJob):
     action: ClassVar = "ModifyMaskedPixels"
     image_list: ClassVar = "ImageAndMaskList"
 
-    masked: Mask | None = None
-    image2image: Image2Image | None = None
+    masked: Mask | None = attrs.field(default=None, converter=_to_masked)
+    image2image: Image2Image | None = attrs.field(default=None, converter=_to_image2image)
     auto_size: bool = False
 
     @classmethod
