@@ -5,12 +5,12 @@ Time is cut into ticks. A watched task is always in one of two places: in the he
 
 A refused list is bisected. Its halves are asked separately; a half that is refused while the other is answered is split
 again, down to the one task that spoils every list. From then on that task is asked about alone, at growing intervals. If
-both halves are refused, the list is not at fault, and its tasks are asked about again after a pause; the halves stay apart
-if the service answered others meanwhile, since then two bad tasks have parted.
+both halves are refused, the list is not at fault, and its tasks are asked about again after a pause; the halves stay apart,
+since two bad tasks may have parted.
 
-When a list and both its halves are refused and nobody is answered, the service may be out of order, or the lists too long
-for it. All polling pauses, and then a single list is tried, half as long each time, until one is answered;
-from then on lists grow again.
+When a list and both its halves are refused, and nobody is answered meanwhile, the service may be out of order, or lists too
+long for it. All polling pauses, and then a single list is tried, far shorter each time, until one is answered; from then on
+lists grow again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Ask", "Schedule", "backoff", "poll_delay", "whole_ticks"]
 
 _SLACK: Final = 64  # stale heap items always allowed
-_REFUSALS_OF_ALL: Final = 3  # in a row, without an answer to anybody: a list and both its halves
 _MAX_DOUBLINGS: Final = 32  # keeps 2**n small; far above any pause one would wait
 
 
@@ -56,8 +55,8 @@ class Ask:
 
     Attributes:
         tasks: what it asks about.
-        pair: the bisection it is a half of.
         answers: count of good answers when it was made.
+        pair: the bisection it is a half of.
         sent: the tick at which it left.
     """
 
@@ -71,7 +70,7 @@ class Ask:
 
 
 class _Pair:
-    """Two halves of a refused list, judged when both have their verdict."""
+    """Two halves of a refused list, judged when both have their verdict; *answers* is that of the list."""
 
     __slots__ = ("answers", "refused", "undecided")
 
@@ -96,7 +95,7 @@ class Schedule:
         self._anchor = (0, math.inf)  # a tick and its time; moved to each tick as it happens, so ticks never crowd
         self._first_free_tick = 0
         self._answers = 0
-        self._refused_in_row = 0
+        self._probing = False
         self._failures = 0
         self._last_failed_tick = -1
         self.watched = 0
@@ -164,15 +163,15 @@ class Schedule:
             return []
         tick = max(self._tick_at(now), self._next_tick())
         self._anchor = (tick, now)
-        asks = self._pick(tick, now)
+        asks = self._pick(tick)
         for ask in asks:
             ask.sent = tick
         self._first_free_tick = tick + (self._stride if asks else 1)
         return asks
 
-    def _pick(self, tick: int, now: float) -> list[Ask]:
+    def _pick(self, tick: int) -> list[Ask]:
         budget = min(self._max_requests, math.ceil(self.watched / self._max_list_size))
-        if self._refused_in_row >= _REFUSALS_OF_ALL:
+        if self._probing:
             budget = 1
         own: list[Ask] = []  # requests whose tasks stay among themselves
         shared: list[Watched] = []
@@ -188,14 +187,14 @@ class Schedule:
                     shared.append(item)
                     continue
                 item = Ask([item], answers=self._answers)
-            self._prune(item)
-            if not item.tasks:
-                self._judge(item.pair, now)
-                continue
-            if len(own) + math.ceil(len(shared) / self._list_size) < budget:
+            if not any(task.waiters for task in item.tasks):
+                self._disband(item, tick + 1)
+            elif len(own) + math.ceil(len(shared) / self._list_size) < budget:
                 own.append(item)
             else:
                 late.append((due, item))
+        for ask in own:
+            self._prune(ask)
         for due, ask in late:
             self._push(ask, due)
         # Random company: two tasks that spoil the same list today are in different ones tomorrow.
@@ -210,7 +209,7 @@ class Schedule:
             Tasks now known to be refused on their own account: to be taken for missing.
         """
         self._answers += 1
-        self._refused_in_row = 0
+        self._probing = False
         self._failures = 0
         self._lengthen_lists(len(ask.tasks))
         for task in ask.tasks:
@@ -224,19 +223,19 @@ class Schedule:
         Returns:
             Tasks now known to be refused on their own account: to be taken for missing.
         """
-        task = ask.tasks[0] if len(ask.tasks) == 1 else None
-        if task is not None and ask.pair is None and self._is_at_fault(task):
-            return self._proven(task)
-        self._refused_in_row += 1
-        if self._refused_in_row >= _REFUSALS_OF_ALL:
-            self._start_over(ask, now)
+        if ask.pair is None and len(ask.tasks) == 1:
+            task = ask.tasks[0]
+            if self._is_at_fault(task):
+                return self._proven(task)
+            task.suspected_at = self._answers
+        if self._probing:
+            self._probe(ask, now)
         elif ask.pair is not None:
             ask.pair.refused.append(ask)
             return self._judge(ask.pair, now)
-        elif task is None:
+        elif len(ask.tasks) > 1:
             self._split(ask, now)
         else:
-            task.suspected_at = self._answers
             self._give_back(ask.tasks, self._pause(ask, now))
         return []
 
@@ -270,10 +269,11 @@ class Schedule:
         pair.undecided -= 1
         if pair.undecided or not pair.refused:
             return []
-        half = pair.refused[0]
-        if self._answers == pair.answers:
-            self._release(pair, self._pause(half, now))
-        elif len(pair.refused) == 2:  # noqa: PLR2004 - both
+        half, *other = pair.refused
+        if pair.answers == self._answers:
+            pair.undecided = 1
+            self._probe(pair.refused.pop(), now)
+        elif other:
             due = self._pause(half, now)
             for each in pair.refused:
                 self._push(Ask(each.tasks, answers=self._answers), due)
@@ -283,19 +283,16 @@ class Schedule:
             self._split(half, now)
         return []
 
-    def _start_over(self, ask: Ask, now: float) -> None:
+    def _probe(self, ask: Ask, now: float) -> None:
+        self._probing = True
         due = self._pause(ask, now)
         planned = [item for _, _, item in self._heap if isinstance(item, Ask)]
         self._heap = [entry for entry in self._heap if isinstance(entry[2], Watched)]
         heapq.heapify(self._heap)
         for each in (ask, *planned):
-            self._give_back(each.tasks, due)
-            if each.pair is not None:
-                each.pair.undecided -= 1
-                if not each.pair.undecided:
-                    self._release(each.pair, due)
+            self._disband(each, due)
         self._first_free_tick = max(self._first_free_tick, due)
-        self._list_size = max(1, min(self._list_size, len(ask.tasks) // 2))
+        self._list_size = max(1, min(self._list_size, len(ask.tasks) // 4))
 
     def _lengthen_lists(self, answered: int) -> None:
         self._longest_answered = max(self._longest_answered, answered)
@@ -307,9 +304,13 @@ class Schedule:
         elif self._full_lists_answered % self._list_size == 0:  # unknown ground: carefully
             self._list_size = min(self._max_list_size, self._list_size + 1)
 
-    def _release(self, pair: _Pair, due: int) -> None:
-        for half in pair.refused:
-            self._give_back(half.tasks, due)
+    def _disband(self, ask: Ask, due: int) -> None:
+        self._give_back(ask.tasks, due)
+        if ask.pair is not None:
+            ask.pair.undecided -= 1
+            if not ask.pair.undecided:
+                for half in ask.pair.refused:
+                    self._give_back(half.tasks, due)
 
     def _split(self, ask: Ask, now: float) -> None:
         self._rng.shuffle(ask.tasks)
