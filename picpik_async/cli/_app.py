@@ -1,0 +1,242 @@
+"""The commands, as people type them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter, validators
+
+from picpik_async import masks
+from picpik_async._requests import ModifyMaskedPixels
+from picpik_async.cli import _demo, _serve
+from picpik_async.cli._jobs import document_of, ended, follow, submit, summary_of
+from picpik_async.cli._options import COMMON, DRAWING, WAITING, Common, Drawing, Waiting, box_of
+from picpik_async.cli._output import Output
+from picpik_async.cli._run import USAGE, run
+from picpik_async.errors import InvalidRequestError, legible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from picpik_async._tasks import Task
+    from picpik_async.cli._run import Desk
+
+__all__ = ["dispatch"]
+
+app = App(
+    name="picpik",
+    help="Inpainting and outpainting with PICPIK. Keys come from PICPIK_PUBLIC_KEY and PICPIK_PRIVATE_KEY.",
+    version=lambda: importlib.metadata.version("picpik-async"),
+    default_parameter=Parameter(negative=(), show_default=False),
+    help_format="plaintext",
+    result_action="return_value",
+)
+task_app = App(name="task", help="Look after a task that was submitted before.")
+app.command(task_app)
+
+
+def dispatch(tokens: Sequence[str]) -> int:
+    """Run the command that *tokens* spell, and return its exit code."""
+    try:
+        code: int | None = app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        text = legible(" ".join(str(error).split()).rstrip("."))
+        hint = f"see: {' '.join(['picpik', *(error.command_chain or ())])} --help"
+        Output(as_json="--json" in tokens).error(type(error).__name__, text, hint=hint)
+        return USAGE
+    return code or 0
+
+
+@app.command
+def demo(
+    *,
+    out: Annotated[Path, Parameter(validator=validators.Path(file_okay=False))] = Path("picpik-demo"),
+    json: bool = False,
+) -> int:
+    """Repair and widen a photograph on an emulated service; needs no keys.
+
+    Args:
+        out: folder for the pictures, by default picpik-demo.
+        json: print one JSON document on standard output, for scripts.
+    """
+    return run(lambda desk: _demo.show(desk, out), as_json=json, emulator=True)
+
+
+@app.command
+def inpaint(
+    image: Path,
+    mask: Path | None = None,
+    /,
+    *,
+    box: tuple[str, ...] = (),
+    mask_blur: int | None = None,
+    invert_mask: bool = False,
+    drawing: Drawing = DRAWING,
+) -> int:
+    """Redraw the white part of a mask, or boxes, in a picture.
+
+    Args:
+        image: the picture: PNG, JPEG or WebP.
+        mask: black and white, of the picture's size: PNG or WebP; white is redrawn.
+        box: LEFT,TOP,RIGHT,BOTTOM in pixels, instead of a mask; may be repeated.
+        mask_blur: feathering of the mask's edge in pixels, 0 to 64.
+        invert_mask: redraw the black part instead.
+        drawing: shared options.
+    """
+
+    def build() -> ModifyMaskedPixels:
+        if (mask is None) == (not box):
+            msg = "give either a MASK or --box LEFT,TOP,RIGHT,BOTTOM, which is redrawn"
+            raise InvalidRequestError(msg, field="mask")
+        source = masks.from_boxes(image, *map(box_of, box)) if box else mask
+        request = ModifyMaskedPixels.inpaint(image, source, **drawing.parameters())
+        return request.with_mask(source, mask_blur=mask_blur, invert_mask=invert_mask or None)
+
+    return _draw(build, drawing, job=f"inpaint {image.name}")
+
+
+@app.command
+def outpaint(
+    image: Path,
+    /,
+    *,
+    left: int = 0,
+    right: int = 0,
+    top: int = 0,
+    bottom: int = 0,
+    drawing: Drawing = DRAWING,
+) -> int:
+    """Widen a picture; give at least one margin.
+
+    Args:
+        image: the picture: PNG, JPEG or WebP.
+        left: pixels to add at the left.
+        right: pixels to add at the right.
+        top: pixels to add above.
+        bottom: pixels to add below.
+        drawing: shared options.
+    """
+
+    def build() -> ModifyMaskedPixels:
+        parameters = drawing.parameters()
+        return ModifyMaskedPixels.outpaint(image, left=left, right=right, top=top, bottom=bottom, **parameters)
+
+    return _draw(build, drawing, job=f"outpaint {image.name}")
+
+
+@task_app.command
+def show(uid: str, /, *, common: Common = COMMON) -> int:
+    """Tell the state of a task, now.
+
+    Args:
+        uid: the TaskUID.
+        common: shared options.
+    """
+
+    async def command(desk: Desk) -> None:
+        detail = await desk.picpik.task(uid).detail()
+        document = {
+            "task_uid": detail.task_uid,
+            "status": detail.status.value,
+            "status_word": detail.status_word,
+            "action": detail.action,
+            "pictures": len(detail.image_urls),
+            "seed": detail.seed,
+            "cost": detail.cost,
+            "error_code": detail.error_code,
+            "error_message": detail.error_message,
+        }
+        facts = [f"{name}: {legible(value)}" for name, value in document.items() if value not in {None, ""}]
+        desk.output.result(document, facts)
+
+    return run(command, as_json=common.json, emulator=common.emulator)
+
+
+@task_app.command
+def wait(uid: str, /, *, waiting: Waiting = WAITING) -> int:
+    """Wait for a task and save its pictures.
+
+    Args:
+        uid: the TaskUID.
+        waiting: shared options.
+    """
+
+    async def command(desk: Desk) -> None:
+        task = desk.picpik.task(uid)
+        desk.known.add(uid)
+        job = f"task {legible(uid)}"
+        with desk.progress, ended(desk.progress, job):
+            await _collect(desk, task, waiting, job=job)
+
+    return run(command, as_json=waiting.json, emulator=waiting.emulator)
+
+
+@task_app.command
+def terminate(uid: str, /, *, common: Common = COMMON) -> int:
+    """Stop a task; whether credits come back is not documented.
+
+    Args:
+        uid: the TaskUID.
+        common: shared options.
+    """
+
+    async def command(desk: Desk) -> None:
+        await desk.picpik.task(uid).terminate()
+        desk.output.result({"task_uid": uid, "status": "terminated"}, [f"task {legible(uid)} terminated"])
+
+    return run(command, as_json=common.json, emulator=common.emulator)
+
+
+@app.command
+def balance(*, common: Common = COMMON) -> int:
+    """Tell the credits of the account."""
+
+    async def command(desk: Desk) -> None:
+        answer = await desk.picpik.balance()
+        document = {
+            "remaining_credits": answer.remaining_credits,
+            "used_credits": answer.used_credits,
+            "total_credits": answer.total_credits,
+            "expire_timestamp": answer.expire_timestamp,
+        }
+        line = f"{answer.remaining_credits} of {answer.total_credits} credits left, {answer.used_credits} used"
+        desk.output.result(document, [line])
+
+    return run(command, as_json=common.json, emulator=common.emulator)
+
+
+@app.command
+def emulator(*, port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8080) -> int:
+    """Serve an emulated PICPIK on this machine until Ctrl-C, and print the settings that lead to it.
+
+    Args:
+        port: TCP port, by default 8080; 0 chooses a free one.
+    """
+    return _serve.serve(port)
+
+
+def _draw(build: Callable[[], ModifyMaskedPixels], drawing: Drawing, *, job: str) -> int:
+    async def command(desk: Desk) -> None:
+        if drawing.detach and drawing.emulator:
+            msg = "--detach needs a service that outlives this command; run picpik emulator in another terminal"
+            raise InvalidRequestError(msg, field="detach")
+        request = build()
+        with desk.progress, ended(desk.progress, job):
+            task = await submit(desk, request, job=job)
+            if drawing.detach:
+                desk.progress.tell(job, "submitted", last=True)
+                desk.output.result({"task_uid": task.uid, "status": "submitted"}, [task.uid])
+            else:
+                await _collect(desk, task, drawing, job=job)
+
+    return run(command, as_json=drawing.json, emulator=drawing.emulator)
+
+
+async def _collect(desk: Desk, task: Task, waiting: Waiting, *, job: str) -> None:
+    result = await follow(desk, task, job=job, timeout=waiting.timeout)
+    desk.progress.tell(job, "saving")
+    files = await result.save(waiting.out)
+    desk.progress.tell(job, summary_of(result, files), last=True)
+    desk.output.result(document_of(result, files), files)

@@ -1,0 +1,117 @@
+"""One command on one session: opens it, runs the command, and turns what goes wrong into a line and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from picpik_async._config import Credentials
+from picpik_async._session import PicpikSession
+from picpik_async.cli._extras import require
+from picpik_async.cli._output import Output, resume_hint, wait_command
+from picpik_async.cli._progress import progress_on
+from picpik_async.errors import ConfigurationError, InvalidRequestError, PicpikError, legible
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from picpik_async.cli._progress import ProgressReport
+
+__all__ = ["FAILED", "USAGE", "Desk", "run"]
+
+FAILED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+
+
+@attrs.frozen(kw_only=True)
+class Desk:
+    """What a command works with.
+
+    Attributes:
+        picpik: the session.
+        output: where results and notes go.
+        progress: where states go.
+        known: ids of the tasks that go on if the command is interrupted.
+    """
+
+    picpik: PicpikSession
+    output: Output
+    progress: ProgressReport
+    known: set[str]
+
+
+def run(command: Callable[[Desk], Awaitable[None]], *, as_json: bool, emulator: bool) -> int:
+    """Run *command* on a session and return the exit code.
+
+    Args:
+        command: does the work.
+        as_json: results and errors are JSON documents.
+        emulator: talk to an emulator that lives as long as the command.
+    """
+    output = Output(as_json=as_json)
+    known: set[str] = set()
+    try:
+        if emulator:
+            require("emulator", "cv2", "numpy")
+            import picpik_async.emulator  # noqa: F401, PLC0415 - takes a while, so not on the event loop
+        asyncio.run(_work(command, output, known, emulator=emulator))
+    except KeyboardInterrupt:
+        _tell_interrupt(output, next(iter(known), None))
+        return INTERRUPTED
+    except (ConfigurationError, InvalidRequestError) as error:
+        _tell(error, output, _keys_hint(error, emulator=emulator))
+        return USAGE
+    except PicpikError as error:
+        _tell(error, output, None if emulator else resume_hint(error))
+        return FAILED
+    except OSError as error:
+        output.error(type(error).__name__, str(error))
+        return FAILED
+    return 0
+
+
+async def _work(command: Callable[[Desk], Awaitable[None]], output: Output, known: set[str], *, emulator: bool) -> None:
+    async with _embedded() if emulator else _remote(known) as picpik:
+        await command(Desk(picpik=picpik, output=output, progress=progress_on(output.console), known=known))
+
+
+@contextlib.asynccontextmanager
+async def _remote(known: set[str]) -> AsyncIterator[PicpikSession]:
+    picpik = PicpikSession()
+    try:
+        async with picpik:
+            yield picpik
+    finally:  # the answer to an interrupted submit may have come while the session closed
+        known.update(task.uid for task in picpik.tasks)
+
+
+@contextlib.asynccontextmanager
+async def _embedded() -> AsyncIterator[PicpikSession]:
+    from picpik_async.emulator import Emulator  # noqa: PLC0415 - needs the extra
+
+    async with Emulator() as emulator, emulator.session() as picpik:
+        yield picpik
+
+
+def _tell(error: PicpikError, output: Output, hint: str | None) -> None:
+    output.error(type(error).__name__, str(error), task_uid=error.task_uid, request_uuid=error.request_uuid, hint=hint)
+
+
+def _tell_interrupt(output: Output, task_uid: str | None) -> None:
+    if task_uid is None:
+        output.error(KeyboardInterrupt.__name__, "interrupted")
+    else:
+        text = f"interrupted; task {legible(task_uid)} goes on"
+        output.error(KeyboardInterrupt.__name__, text, task_uid=task_uid, hint=f"resume with: {wait_command(task_uid)}")
+
+
+def _keys_hint(error: PicpikError, *, emulator: bool) -> str | None:
+    keys = (Credentials.PUBLIC_KEY_VARIABLE, Credentials.PRIVATE_KEY_VARIABLE)
+    if isinstance(error, ConfigurationError) and not emulator and not all(map(os.environ.get, keys)):
+        return "on the command line, add --emulator"
+    return None
