@@ -170,7 +170,8 @@ class _Payload(aiohttp.payload.Payload):
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
         self.reach("send")
-        self._transport_of(writer).set_write_buffer_limits(high=0)  # so that drain() waits until all bytes have left
+        # So that drain() waits until all bytes have left; with high=0 it would wait for ever over TLS.
+        self._transport_of(writer).set_write_buffer_limits(high=1, low=0)
         async with aclosing(self._body.head()) as head:
             async for data in head:
                 await writer.write(data)

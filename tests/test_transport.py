@@ -1,0 +1,525 @@
+"""Tests of the transport, against sockets that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import ssl
+import time
+import tracemalloc
+import zlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import anyio
+import anyio.to_thread
+import pytest
+import trustme
+from aiohttp import client_exceptions
+from aiohttp.client_reqrep import ConnectionKey
+from anyio import CapacityLimiter
+from fault_server import FaultServer, after_reading, answering, raw_answer, until
+from jobs import picture
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from picpik_async._body import Body, lay_out
+from picpik_async._config import Limits, Secret
+from picpik_async._images import ImageSource
+from picpik_async._transport import AiohttpTransport, Answer, _Payload, translate
+from picpik_async.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    MalformedAnswerError,
+    RequestTimeoutError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+    from fault_server import Exchange
+
+    from picpik_async._transport import BeforeTail
+
+pytestmark = pytest.mark.anyio
+
+TAIL = len(b',"Signature":""}') + 40
+CANARY = "canary-7c1f"
+
+
+@pytest.fixture(params=["small", "large"])
+async def body(request: pytest.FixtureRequest) -> Body:
+    """A body of one buffer, and one that is streamed."""
+    return small_body() if request.param == "small" else await large_body()
+
+
+def small_body() -> Body:
+    """A body without pictures, of about 200 bytes."""
+    parameters = {"Action": "Test", "Prompts": ["x" * 100]}
+    return Body(lay_out(parameters, {}, data_uri=True), Secret(CANARY), slice_size=3, limiter=CapacityLimiter(1))
+
+
+async def large_body(side: int = 1200) -> Body:
+    """A body of about `4 * side * side` bytes."""
+    limiter = CapacityLimiter(2)
+    source = ImageSource.of(picture(side))
+    layout = lay_out({"Action": "Test", "Image": source}, {source: await source.open(limiter, Limits())}, data_uri=True)
+    return Body(layout, Secret(CANARY), slice_size=384 * 1024, limiter=limiter)
+
+
+async def nothing() -> None:
+    """A `before_tail` without anything to do; what has one is a submit."""
+
+
+@asynccontextmanager
+async def connected(server: FaultServer, *, patience: float = 10, **options: Any) -> AsyncIterator[AiohttpTransport]:
+    """A transport to *server*."""
+    limits = Limits(request_timeout=patience, max_answer_bytes=options.pop("max_answer_bytes", 8 * 1024**2))
+    async with AiohttpTransport(server.url + "/", limits, **options) as transport:
+        yield transport
+
+
+async def settle(server: FaultServer) -> None:
+    """Wait until *server* has got all it will get."""
+    await anyio.to_thread.run_sync(server.settle)
+
+
+async def settle_any(server: FaultServer) -> None:
+    """Wait until a request of *server* is over, and our side has heard of it."""
+    await anyio.to_thread.run_sync(until, lambda: any(request.over for request in server.requests))
+    await anyio.wait_all_tasks_blocked()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who vouches for the test server."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """The server's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def client_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """The client's side of TLS."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def test_sends_whole(body: Body) -> None:
+    """The body arrives whole, with its length, and the answer comes back."""
+    with FaultServer(answering({"RetCode": 0}, headers={"Retry-After": "7"})) as server:
+        async with connected(server) as transport:
+            answer = await transport.send(body, before_tail=nothing)
+
+        (request,) = server.complete
+
+    assert Answer(200, b'{"RetCode": 0}', 7.0) == answer
+    assert body.size == request.length
+    assert "Test" == request.document["Action"]
+    assert "application/json" == request.headers["content-type"]
+    assert request.headers["user-agent"].startswith("picpik_async/")
+
+
+async def test_sends_whole_over_tls(body: Body, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """TLS makes no difference."""
+    with FaultServer(answering({"RetCode": 0}), tls=server_tls) as server:
+        async with connected(server, ssl=client_tls) as transport:
+            answer = await transport.send(body, before_tail=nothing)
+
+        assert 200 == answer.status
+        assert [body.size] == [request.length for request in server.complete]
+
+
+async def test_tail_goes_last(body: Body) -> None:
+    """`before_tail` is awaited when everything but the tail has arrived."""
+    with FaultServer(answering({})) as server:
+
+        async def all_but_the_tail_has_arrived() -> None:
+            expected = body.size - TAIL
+            await anyio.to_thread.run_sync(
+                until, lambda: bool(server.requests) and len(server.requests[0].body) == expected
+            )
+
+        async with connected(server) as transport:
+            await transport.send(body, before_tail=all_but_the_tail_has_arrived)
+
+        assert 1 == len(server.complete)
+
+
+async def test_untrusted_server_gets_no_byte(body: Body, server_tls: ssl.SSLContext) -> None:
+    """A certificate nobody here vouches for ends the exchange before the request."""
+    with FaultServer(answering({}), tls=server_tls) as server:
+        async with connected(server) as transport:
+            with pytest.raises(TransportError, match=r"connect: .*certificate is not trusted") as caught:
+                await transport.send(body, before_tail=nothing)
+
+        assert "connect" == caught.value.stage
+        assert [] == server.requests
+
+
+async def test_nobody_listens(body: Body) -> None:
+    """A refused connection says so, and with whom."""
+    with FaultServer(answering({})) as server:
+        url = server.url
+    async with AiohttpTransport(url, Limits()) as transport:
+        with pytest.raises(TransportError, match=r"connect: .*refused with localhost") as caught:
+            await transport.send(body)
+
+    assert "connect" == caught.value.stage
+
+
+async def test_submits_never_share_a_connection() -> None:
+    """Each submit has a connection of its own, reads share one, and neither keeps cookies."""
+    with FaultServer(answering({}, headers={"Set-Cookie": "a=b"})) as server:
+        async with connected(server) as transport:
+            for before_tail in (None, nothing, None, nothing):
+                await transport.send(small_body(), before_tail=before_tail)
+
+        assert 4 == len(server.complete)
+        assert 3 == server.connections
+        assert not any("cookie" in request.headers for request in server.requests)
+
+
+async def test_proxy() -> None:
+    """A proxy gets the request if there is one."""
+    with FaultServer(answering({})) as proxy:
+        async with AiohttpTransport("http://192.0.2.1/", Limits(), proxy=proxy.url) as transport:
+            await transport.send(small_body())
+
+        assert ["http://192.0.2.1/"] == [request.target for request in proxy.complete]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(status: int) -> None:
+    """A redirect is an answer like any other; nothing goes where it points."""
+    with FaultServer(answering({})) as other:
+        redirect = answering(b"", status=status, headers={"Location": other.url + "/"})
+        with FaultServer(redirect) as server:
+            async with connected(server) as transport:
+                answer = await transport.send(small_body(), before_tail=nothing)
+
+        assert status == answer.status
+        assert 0 == other.connections
+
+
+async def test_server_that_never_reads() -> None:
+    """An upload that stalls ends within the request timeout."""
+    with FaultServer(lambda exchange: exchange.hang()) as server:
+        async with connected(server, patience=0.3) as transport:
+            body = await large_body(2000)
+            start = time.monotonic()
+            with pytest.raises(RequestTimeoutError, match=r"send: no progress for 0.3 s with localhost") as caught:
+                await transport.send(body, before_tail=nothing)
+
+    assert 0.3 <= time.monotonic() - start < 1
+    assert "send" == caught.value.stage
+
+
+async def test_slow_upload_may_take_its_time() -> None:
+    """An upload that takes longer than the timeout in all goes on while it makes progress."""
+
+    def slowly(exchange: Exchange) -> None:
+        for size in range(0, exchange.length, 500_000):
+            exchange.read(size)
+            exchange.stopped.wait(0.03)
+        exchange.read()
+        exchange.answer({})
+
+    with FaultServer(slowly) as server:
+        async with connected(server, patience=0.5) as transport:
+            body = await large_body(2000)
+            start = time.monotonic()
+            answer = await transport.send(body, before_tail=nothing)
+
+    assert 200 == answer.status
+    assert time.monotonic() - start > 0.5
+
+
+@pytest.mark.parametrize(
+    ("sent", "stage"),
+    [
+        pytest.param(b"", "headers", id="no answer"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-", "headers", id="half a header"),
+        pytest.param(raw_answer(b"{}", headers={"Content-Length": 3}), "body", id="half a body"),
+    ],
+)
+async def test_answer_that_stalls(body: Body, sent: bytes, stage: str) -> None:
+    """Waiting for the answer ends within the request timeout, and says how far it got."""
+    with FaultServer(after_reading(sent, lambda exchange: exchange.hang())) as server:
+        async with connected(server, patience=0.3) as transport:
+            with pytest.raises(RequestTimeoutError) as caught:
+                await transport.send(body, before_tail=nothing)
+
+        assert stage == caught.value.stage
+        assert 1 == len(server.complete)
+
+
+@pytest.mark.parametrize("status", [200, 413, 500])
+@pytest.mark.parametrize("sent", [b"{}", b"HTTP/1.1"], ids=["whole", "half"])
+async def test_answer_before_the_end_of_the_request(status: int, sent: bytes) -> None:
+    """Who answers before the request is complete never gets the rest of it, and its answer is known by its status."""
+    early = raw_answer(sent, status=status, headers={"Content-Length": 8, "Retry-After": 3})
+    with FaultServer(after_reading(early, lambda exchange: exchange.drain(), size=1000)) as server:
+        async with connected(server) as transport:
+            answer = await transport.send(await large_body(2000), before_tail=nothing)
+        await settle(server)
+
+        assert Answer(status, b"", 3.0) == answer
+        assert [] == server.complete
+
+
+async def stubborn() -> None:
+    """A `before_tail` that waits for ever, and does not mind being cancelled."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await anyio.sleep_forever()
+
+
+async def test_answer_while_the_tail_is_held_back(body: Body) -> None:
+    """The tail is not sent either if the answer comes while `before_tail` is at work."""
+    with FaultServer(after_reading(raw_answer(b""), lambda exchange: exchange.drain(), size=10)) as server:
+        async with connected(server) as transport:
+            answer = await transport.send(body, before_tail=stubborn)
+        await settle(server)
+
+        assert 200 == answer.status
+        assert [] == server.complete
+
+
+@pytest.mark.parametrize("held_back", [anyio.sleep_forever, stubborn])
+async def test_reset_before_the_tail(body: Body, held_back: BeforeTail) -> None:
+    """A connection that ends before the tail gives a `TransportError`, and the tail is not sent."""
+    with FaultServer(after_reading(lambda exchange: exchange.reset(), size=body.size - TAIL)) as server:
+        async with connected(server) as transport:
+            with pytest.raises(TransportError) as caught:
+                await transport.send(body, before_tail=held_back)
+
+        assert "send" == caught.value.stage
+        assert [] == server.complete
+
+
+async def test_timeout_before_the_tail(body: Body) -> None:
+    """The tail is not sent once `send` has given up."""
+    with FaultServer(after_reading(lambda exchange: exchange.drain())) as server:
+        async with connected(server, patience=0.3) as transport:
+            with pytest.raises(RequestTimeoutError):
+                await transport.send(body, before_tail=stubborn)
+        await settle(server)
+
+        assert [] == server.complete
+
+
+async def test_connection_that_ended_is_noticed_before_the_commit_point() -> None:
+    """`before_tail` is not awaited on a connection that is gone."""
+    closed = anyio.Event()
+    committed = []
+
+    class Halting(Body):
+        async def head(self) -> AsyncGenerator[bytes, None]:
+            async for data in super().head():
+                yield data
+            await closed.wait()
+
+    async def commit() -> None:
+        committed.append(True)
+
+    with FaultServer(after_reading(lambda exchange: exchange.reset(), size=10)) as server:
+        limiter = CapacityLimiter(1)
+        body = Halting(lay_out({"Action": "Test"}, {}, data_uri=True), Secret("k"), slice_size=3, limiter=limiter)
+        async with connected(server) as transport, anyio.create_task_group() as group:
+
+            async def close_soon() -> None:
+                await settle_any(server)
+                closed.set()
+
+            group.start_soon(close_soon)
+            with pytest.raises(TransportError):
+                await transport.send(body, before_tail=commit)
+
+    assert [] == committed
+
+
+async def test_reset_after_the_tail(body: Body) -> None:
+    """A connection that ends after the tail is told by its stage."""
+    with FaultServer(after_reading(lambda exchange: exchange.reset())) as server:
+        async with connected(server) as transport:
+            with pytest.raises(TransportError) as caught:
+                await transport.send(body, before_tail=nothing)
+
+        assert "headers" == caught.value.stage
+        assert 1 == len(server.complete)
+
+
+async def test_before_tail_can_refuse(body: Body) -> None:
+    """What `before_tail` raises comes out of `send`, and the tail stays here."""
+    error = InvalidRequestError("no")
+
+    async def refuse() -> None:
+        raise error
+
+    with FaultServer(after_reading(lambda exchange: exchange.drain())) as server:
+        async with connected(server) as transport:
+            with pytest.raises(InvalidRequestError) as caught:
+                await transport.send(body, before_tail=refuse)
+        await settle(server)
+
+        assert error is caught.value
+        assert [] == server.complete
+
+
+async def test_before_tail_breaks(body: Body) -> None:
+    """A foreign exception of `before_tail` becomes a `TransportError` without its text."""
+
+    async def breaks() -> None:
+        raise RuntimeError(CANARY)
+
+    with FaultServer(after_reading(lambda exchange: exchange.drain())) as server:
+        async with connected(server) as transport:
+            with pytest.raises(TransportError) as caught:
+                await transport.send(body, before_tail=breaks)
+        await settle(server)
+
+        assert CANARY not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+        assert [] == server.complete
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 2000000 \x00\r\n\r\n", id="status line"),
+        pytest.param(b"canary-7c1f\r\n\r\n", id="no status line"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100_000 + b"\r\n", id="headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nA: " + b"b" * 100_000 + b"\r\n\r\n", id="header"),
+        pytest.param(raw_answer(b"canary-7c1f", headers={"Content-Encoding": "gzip"}), id="encoding"),
+        pytest.param(raw_answer(b"{}", headers={"Content-Length": 9}), id="length"),
+        pytest.param(
+            raw_answer(b"5\r\nab", headers={"Transfer-Encoding": "chunked", "Content-Length": None}), id="chunks"
+        ),
+    ],
+)
+async def test_garbled_answer(answer: bytes) -> None:
+    """An answer that cannot be parsed is no answer, and none of it is quoted."""
+    with FaultServer(after_reading(answer, lambda exchange: exchange.finish())) as server:
+        async with connected(server) as transport:
+            with pytest.raises(TransportError) as caught:
+                await transport.send(small_body())
+
+    assert CANARY not in repr(caught.value)
+
+
+async def test_bomb() -> None:
+    """2 GiB in 2 MiB are not unpacked further than the limit."""
+    pack = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = pack.compress(bytes(16 * 1024**2)) + pack.flush(zlib.Z_FULL_FLUSH)
+    bomb = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + block * 128
+    assert len(bomb) < 4 * 1024**2
+
+    with FaultServer(answering(bomb, headers={"Content-Encoding": "gzip"})) as server:
+        async with connected(server) as transport:
+            tracemalloc.start()
+            try:
+                with pytest.raises(MalformedAnswerError, match="longer than 8388608 bytes"):
+                    await transport.send(small_body())
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+
+    assert peak < 64 * 1024**2
+
+
+async def test_answer_at_the_limit() -> None:
+    """An answer of exactly the limit is read, one more byte is too much."""
+    with FaultServer(answering(b"x" * 10)) as server:
+        async with connected(server, max_answer_bytes=10) as transport:
+            assert b"x" * 10 == (await transport.send(small_body())).body
+        async with connected(server, max_answer_bytes=9) as transport:
+            with pytest.raises(MalformedAnswerError):
+                await transport.send(small_body())
+
+
+async def test_closed() -> None:
+    """A closed transport says that its session is closed."""
+    with FaultServer(answering({})) as server:
+        async with connected(server) as transport:
+            pass
+        with pytest.raises(ConfigurationError, match="session is closed"):
+            await transport.send(small_body())
+
+        assert 0 == server.connections
+
+
+def test_answer_does_not_show_its_body() -> None:
+    """The repr of an answer tells its length only."""
+    assert "Answer(status=200, body=<5 bytes>, retry_after=None)" == repr(Answer(200, b"abcde"))
+
+
+async def test_payload_is_never_text() -> None:
+    """What aiohttp is handed cannot be turned to text, so nothing can log it."""
+    with pytest.raises(NotImplementedError):
+        _Payload(small_body(), None, anyio.CancelScope(), 1).decode()
+
+
+def client_errors() -> Iterator[Any]:
+    """One of each exception of aiohttp's client, and of what the operating system raises, with secrets in its text."""
+    key = ConnectionKey(
+        "localhost",
+        1,
+        is_ssl=False,
+        ssl=True,
+        proxy=None,
+        proxy_auth=None,
+        proxy_headers_hash=None,
+        server_hostname=None,
+    )
+    info: Any = aiohttp.RequestInfo(URL(f"http://localhost/?{CANARY}"), "POST", CIMultiDictProxy(CIMultiDict()))
+    system = OSError(111, CANARY)
+    special: dict[str, tuple[Any, ...]] = {
+        "ClientConnectorCertificateError": (key, ssl.CertificateError(CANARY)),
+        "ServerFingerprintMismatch": (CANARY.encode(), b"", CANARY, 1),
+        "UnixClientConnectorError": (CANARY, key, system),
+        "InvalidURL": (CANARY,),
+    }
+    for kind in vars(client_exceptions).values():
+        if not (inspect.isclass(kind) and issubclass(kind, Exception)):
+            continue
+        args: tuple[Any, ...] = (CANARY,)
+        if kind.__name__ in special:
+            args = special[kind.__name__]
+        elif issubclass(kind, aiohttp.ClientConnectorError):
+            args = (key, system)
+        elif issubclass(kind, aiohttp.ClientResponseError):
+            yield kind(info, (), status=400, message=CANARY)
+            continue
+        yield kind(*args)
+    yield from (
+        OSError(CANARY),
+        OSError(104, CANARY),
+        TimeoutError(CANARY),
+        ValueError(CANARY),
+        ssl.SSLError(1, CANARY),
+    )
+
+
+@pytest.mark.parametrize("error", [*client_errors()], ids=lambda error: type(error).__name__)
+def test_translation(error: Exception) -> None:
+    """Every error of the client becomes one of ours, which names the host and quotes nothing."""
+    assert CANARY in repr(error) or CANARY in str(error) or CANARY in repr(error.args)
+
+    translated = translate(error, f"https://localhost/{CANARY}?{CANARY}", "headers")
+
+    assert type(translated) is TransportError
+    assert "headers" == translated.stage
+    assert f"headers: {type(error).__name__}" in str(translated)
+    assert "localhost" in str(translated)
+    assert CANARY not in repr(translated)
