@@ -31,7 +31,7 @@ def _shown(value: object) -> str:
     try:
         return legible(repr(value), limit=80)
     except Exception:  # noqa: BLE001 - a foreign repr may raise anything, and that of a huge int does
-        return f"a {type(value).__name__} that cannot be shown"
+        return f"a value of type {type(value).__name__}"
 
 
 def _check_range(field: str, value: float, low: float, high: float, *, older: bool) -> None:
