@@ -228,7 +228,7 @@ class Schedule:
             if self._is_at_fault(task):
                 return self._proven(task)
             task.suspected_at = self._answers
-        if self._probing:
+        if self._probing or self._nobody_answered_since(ask.pair):
             self._probe(ask, now)
         elif ask.pair is not None:
             ask.pair.refused.append(ask)
@@ -259,6 +259,9 @@ class Schedule:
         others_answered = task.suspected_at is not None and task.suspected_at < self._answers
         return bool(task.refusals) or others_answered or self.watched == 1
 
+    def _nobody_answered_since(self, pair: _Pair | None) -> bool:
+        return pair is not None and pair.undecided == 1 and pair.answers == self._answers
+
     def _proven(self, task: Watched) -> list[Watched]:
         task.refusals += 1
         return [task]
@@ -270,10 +273,7 @@ class Schedule:
         if pair.undecided or not pair.refused:
             return []
         half, *other = pair.refused
-        if pair.answers == self._answers:
-            pair.undecided = 1
-            self._probe(pair.refused.pop(), now)
-        elif other:
+        if other:
             due = self._pause(half, now)
             for each in pair.refused:
                 self._push(Ask(each.tasks, answers=self._answers), due)

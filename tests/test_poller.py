@@ -295,9 +295,11 @@ async def test_a_task_in_flight_is_not_asked_about_again() -> None:
     assert 1 == len(service.polls)
 
 
-async def test_an_answer_nobody_waits_for() -> None:
+@pytest.mark.parametrize("finish_at", [0.0, math.inf])
+async def test_an_answer_nobody_waits_for(finish_at: float) -> None:
     """A task whose last waiter left during the request is forgotten when the answer comes."""
     service = Service(latency=2)
+    service.finish_at["a"] = finish_at
     poller = service.poller()
     async with running(poller):
         await outcome(poller, "a", timeout=1)
