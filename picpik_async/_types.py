@@ -37,6 +37,12 @@ def _to_words(values: Iterable[str] | None) -> tuple[str, ...] | None:
     return None if values is None else to_texts(values, "trigger_word_list")
 
 
+def _to_extra(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise refused(field="extra", value=values, allowed="a mapping")
+    return dict(values)
+
+
 @attrs.frozen(kw_only=True)
 class InferenceParams:
     """An open map of inference parameters with the known ones typed; each is valid only under its kind of parent.
@@ -63,7 +69,7 @@ class InferenceParams:
     control_weight: float | None = number(0, 2, step=0.01)
     starting_step: float | None = number(0, 1, step=0.01)
     ending_step: float | None = number(0, 1, step=0.01)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=dict)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_to_extra)
 
     API_NAMES = {  # noqa: RUF012 - a constant
         "Steps": "steps",
