@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import uuid
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -15,7 +16,7 @@ from picpik_async._poller import Poller
 from picpik_async._requests import ListTasksDetails, Query
 from picpik_async._retry import delay, may_repeat_read
 from picpik_async._transport import AiohttpTransport, closed_error
-from picpik_async.errors import HttpStatusError, PicpikError
+from picpik_async.errors import HttpStatusError, PicpikError, SubmitOutcomeUnknownError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+_logger = logging.getLogger("picpik_async")
+
 AnswerT = TypeVar("AnswerT")
 T = TypeVar("T")
-_DRAIN_SECONDS: Final = 5.0
+_DRAIN_SECONDS: Final = 4.5
 _HTTP_OK: Final = range(200, 300)
 
 
@@ -127,6 +130,12 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - handed to the caller
                 if not outcome.done():
                     outcome.set_exception(error)
+                elif isinstance(error, SubmitOutcomeUnknownError):
+                    _logger.warning(
+                        "nobody waits any more for this: %s",
+                        error,
+                        extra={"request_uuid": error.request_uuid, "stage": error.stage},
+                    )
             else:
                 if not outcome.done():
                     outcome.set_result(result)

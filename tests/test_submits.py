@@ -1,0 +1,505 @@
+"""Tests of what a submit raises, against a server that notes whether it has the whole request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import attrs
+import pytest
+from fault_server import Exchange, FaultServer, accepted, after_reading, answering, raw_answer
+from jobs import CREDENTIALS, QUICK, UUID, job, mask, picture, session
+from PIL import Image
+
+from picpik_async import (
+    Dialect,
+    Endpoint,
+    Image2Image,
+    Limits,
+    Mask,
+    ModifyMaskedPixels,
+    PicpikError,
+    PicpikSession,
+)
+from picpik_async.errors import (
+    ApiError,
+    ConfigurationError,
+    HttpStatusError,
+    ImageError,
+    InvalidRequestError,
+    MaskError,
+    RequestTimeoutError,
+    SubmitOutcomeUnknownError,
+    TransportError,
+)
+from picpik_async.testing import Answer, FakeTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "canary-private-key"
+
+
+@pytest.fixture(params=[64, 1200], ids=["small", "large"])
+def request_(request: pytest.FixtureRequest) -> ModifyMaskedPixels:
+    """A request of one buffer, and one that is streamed."""
+    return job(request.param)
+
+
+async def settle(server: FaultServer) -> None:
+    """Wait until *server* has got all it will get."""
+    await anyio.to_thread.run_sync(server.settle)
+
+
+async def failure(
+    server: FaultServer, request: ModifyMaskedPixels, kind: type[PicpikError], **options: Any
+) -> PicpikError:
+    """Submit to *server* and return the error, which must be of *kind* and carry the uuid and no secret."""
+    async with session(server.url, **options) as picpik:
+        with pytest.raises(PicpikError) as caught:
+            await picpik.submit(request, request_uuid=UUID)
+    assert kind is type(caught.value), repr(caught.value)
+    assert UUID == caught.value.request_uuid
+    assert CANARY not in repr(caught.value)
+    return caught.value
+
+
+async def test_accepted(request_: ModifyMaskedPixels) -> None:
+    """A submit that is taken gives its task, which the session knows from then on."""
+    with FaultServer(answering(accepted)) as server:
+        async with session(server.url) as picpik:
+            task = await picpik.submit(request_, request_uuid=UUID)
+
+            assert [f"task-{UUID}"] == [known.uid for known in picpik.tasks]
+        (received,) = server.complete
+
+    assert f"task-{UUID}" == task.uid
+    assert "public-key" == received.document["PublicKey"]
+    assert 2 == len(received.document["ImageAndMaskList"])
+
+
+def reset(exchange: Exchange) -> None:
+    """Send RST."""
+    exchange.reset()
+
+
+def finish(exchange: Exchange) -> None:
+    """Send FIN."""
+    exchange.finish()
+
+
+HALF = raw_answer(b'{"RetCode":0,"TaskUID":"ta', headers={"Content-Length": 99})
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(answering(b"<html>canary-private-key</html>"), id="HTML"),
+        pytest.param(answering([]), id="list"),
+        pytest.param(answering(b""), id="empty"),
+        pytest.param(answering(b"", status=204, headers={"Content-Length": None}), id="204"),
+        pytest.param(answering({"TaskUID": "task"}), id="no RetCode"),
+        pytest.param(answering({"RetCode": False, "TaskUID": "task"}), id="RetCode False"),
+        pytest.param(answering({"RetCode": 0}), id="no TaskUID"),
+        pytest.param(answering({"RetCode": 0, "TaskUID": None}), id="TaskUID null"),
+        pytest.param(answering({"RetCode": 0, "TaskUID": ""}), id="TaskUID empty"),
+        pytest.param(answering({"RetCode": 0, "TaskUID": 7}), id="TaskUID number"),
+        pytest.param(answering(b"[" * 100_000), id="deep"),
+        pytest.param(answering(b" " * 9_000_000), id="long"),
+        pytest.param(after_reading(HALF, finish), id="half a body, FIN"),
+        pytest.param(after_reading(HALF, reset), id="half a body, RST"),
+        pytest.param(after_reading(b"HTTP/1.1 2", finish), id="half a status line"),
+        pytest.param(after_reading(b"HTTP/1.1 garbled\r\n\r\n", finish), id="garbled status line"),
+        pytest.param(after_reading(reset), id="RST"),
+        pytest.param(after_reading(finish), id="FIN"),
+        *[
+            pytest.param(answering(accepted, status=status), id=str(status))
+            for status in (301, 302, 303, 307, 308, 408, 409, 418, 500, 502, 503, 504)
+        ],
+    ],
+)
+async def test_unknown_outcome(script: Callable[[Exchange], None], request_: ModifyMaskedPixels) -> None:
+    """Whatever goes wrong after the tail, unless it is a clear refusal, leaves the outcome unknown."""
+    with FaultServer(script) as server:
+        error = await failure(server, request_, SubmitOutcomeUnknownError)
+
+        assert isinstance(error, SubmitOutcomeUnknownError)
+        assert error.reason
+        assert error.reason in str(error)
+        assert UUID in str(error)
+        assert error.stage in {"headers", "body", "answer"}
+        assert 1 == len(server.requests) == len(server.complete)
+
+
+async def test_hang_after_the_tail(request_: ModifyMaskedPixels) -> None:
+    """No answer in time leaves the outcome unknown."""
+    with FaultServer(after_reading(lambda exchange: exchange.hang())) as server:
+        error = await failure(server, request_, SubmitOutcomeUnknownError, limits=QUICK)
+
+        assert "no progress for 0.3 s" in str(error)
+        assert 1 == len(server.complete)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422, 425, 429, 501, 505])
+async def test_refused(status: int, request_: ModifyMaskedPixels) -> None:
+    """A status that says "not taken" is told as it is, with what the server asks for."""
+    with FaultServer(answering(b"canary-private-key", status=status, headers={"Retry-After": "12"})) as server:
+        error = await failure(server, request_, HttpStatusError)
+
+        assert isinstance(error, HttpStatusError)
+        assert status == error.status
+        assert 12 == error.retry_after
+        assert 1 == len(server.complete)
+
+
+async def test_refused_by_the_service(request_: ModifyMaskedPixels) -> None:
+    """A `RetCode` other than 0 is the service's own refusal, its words made harmless."""
+    with FaultServer(answering({"RetCode": 171, "Message": "no\ncredits"})) as server:
+        error = await failure(server, request_, ApiError)
+
+        assert isinstance(error, ApiError)
+        assert (171, r"no\ncredits", "ModifyMaskedPixels") == (error.ret_code, error.message, error.action)
+        assert 1 == len(server.complete)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(413, HttpStatusError), (200, TransportError), (301, TransportError), (500, TransportError)]
+)
+async def test_answer_before_the_tail(status: int, kind: type[PicpikError]) -> None:
+    """Who answers before the request is complete does not get its tail, so nothing is unknown."""
+    early = raw_answer(b"{}", status=status)
+    with FaultServer(after_reading(early, lambda exchange: exchange.drain(), size=1000)) as server:
+        await failure(server, job(2000), kind)
+        await settle(server)
+
+        assert [] == server.complete
+
+
+@pytest.mark.parametrize("step", [reset, finish])
+@pytest.mark.parametrize("size", [0, 1000, 1_000_000])
+async def test_end_before_the_tail(step: Callable[[Exchange], None], size: int) -> None:
+    """A connection that ends before the tail gives a `TransportError`: certainly not taken."""
+    with FaultServer(after_reading(step, size=size)) as server:
+        await failure(server, job(2000), TransportError)
+        await settle(server)
+
+        assert [] == server.complete
+        assert 1 == len(server.requests)
+
+
+async def test_stall_before_the_tail() -> None:
+    """A server that does not read is given up in time, and was not paid."""
+    with FaultServer(lambda exchange: exchange.hang()) as server:
+        request = job(2000)
+        start = time.monotonic()
+        await failure(server, request, RequestTimeoutError, limits=QUICK)
+
+        assert [] == server.complete
+        assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirected(status: int, request_: ModifyMaskedPixels) -> None:
+    """A signed body goes to one host only."""
+    with FaultServer(answering(accepted)) as other:
+        with FaultServer(answering({}, status=status, headers={"Location": other.url})) as server:
+            await failure(server, request_, SubmitOutcomeUnknownError)
+
+        assert 0 == other.connections
+
+
+async def test_foreign_exception_after_the_commit_point() -> None:
+    """Whatever a transport raises after the tail, the outcome is unknown; its text is not quoted."""
+    transport = FakeTransport(lambda _request: RuntimeError(CANARY))
+    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+        with pytest.raises(SubmitOutcomeUnknownError, match="RuntimeError") as caught:
+            await picpik.submit(job(), request_uuid=UUID)
+
+    assert "answer" == caught.value.stage
+    assert CANARY not in str(caught.value)
+
+
+class Deaf(FakeTransport):
+    """A transport that ends before the tail."""
+
+    async def send(self, body: Any, *, before_tail: Any = None) -> Answer:
+        """Refuse."""
+        del body, before_tail
+        raise TransportError(stage="connect")
+
+
+async def test_exception_before_the_commit_point() -> None:
+    """An error before the tail comes out as it is, with the uuid."""
+    async with PicpikSession(CREDENTIALS, transport=Deaf(lambda _request: {})) as picpik:
+        with pytest.raises(TransportError) as caught:
+            await picpik.submit(job(), request_uuid=UUID)
+
+    assert UUID == caught.value.request_uuid
+    assert "connect" == caught.value.stage
+
+
+@attrs.define
+class Trial:
+    """One submit of the property test, and what became of it."""
+
+    uuid: str
+    known: str | None = None
+    error: BaseException | None = None
+
+
+class Chaos:
+    """A script that breaks off at random places in random ways, and takes what it has whole."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.taken: list[str] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Serve one request."""
+        size = self._random.choice([exchange.length, self._random.randrange(exchange.length + 1)])
+        size = self._random.choice([size, exchange.length - self._random.randrange(80)])
+        ways: list[Callable[[Exchange], None]] = [reset, finish, Exchange.drain, self.early, self.take, self.half]
+        way = self._random.choice(ways)
+        exchange.read(size)
+        way(exchange)
+        if exchange.complete:
+            self.taken.append(exchange.document["request_uuid"])
+
+    def take(self, exchange: Exchange) -> None:
+        """Read all and answer after a while."""
+        exchange.read()
+        exchange.stopped.wait(self._random.random() * 0.02)
+        if exchange.complete:
+            exchange.answer(accepted(exchange))
+
+    def half(self, exchange: Exchange) -> None:
+        """Read all and break off the answer."""
+        exchange.read()
+        exchange.send(raw_answer(b'{"RetCode": 0', headers={"Content-Length": 50})[: self._random.randrange(140)])
+        exchange.finish()
+
+    def early(self, exchange: Exchange) -> None:
+        """Answer at once, and read on."""
+        exchange.answer({}, status=self._random.choice([200, 413, 500, 503]))
+        exchange.drain()
+
+
+async def test_never_paid_twice_never_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """Not taken means not taken: wherever it breaks off, and whoever is cancelled, every whole request is accounted for.
+
+    A whole request ends as a task, as an unknown outcome, or, if its caller was cancelled, as a task of the session or in
+    the log.
+    """
+    seed = 20_240_611
+    rng = random.Random(seed)
+    trials = [Trial(f"trial-{number}") for number in range(240)]
+    request = job(180)
+    limits = Limits(request_timeout=0.25, slice_size=9000, uploads=20)
+    chaos = Chaos(seed)
+    with FaultServer(chaos) as server:
+        async with session(server.url, limits=limits) as picpik:
+
+            async def run(trial: Trial, patience: float | None) -> None:
+                try:
+                    async with asyncio.timeout(patience):
+                        trial.known = (await picpik.submit(request, request_uuid=trial.uuid)).uid
+                except (TimeoutError, PicpikError) as error:
+                    trial.error = error
+
+            for start in range(0, len(trials), 20):
+                async with anyio.create_task_group() as group:
+                    for trial in trials[start : start + 20]:
+                        group.start_soon(run, trial, rng.random() * 0.06 if rng.random() < 0.3 else None)
+        known = {task.uid.removeprefix("task-") for task in picpik.tasks}
+        await settle(server)
+
+    assert len(set(chaos.taken)) == len(chaos.taken), "paid twice"
+    taken = set(chaos.taken)
+    logged = {getattr(record, "request_uuid", None) for record in caplog.records}
+    for trial in trials:
+        if trial.known is not None:
+            assert trial.uuid in taken
+        elif isinstance(trial.error, SubmitOutcomeUnknownError):
+            assert trial.uuid == trial.error.request_uuid
+        elif isinstance(trial.error, TransportError):
+            assert trial.uuid not in taken
+        elif isinstance(trial.error, HttpStatusError):
+            assert 413 == trial.error.status
+        else:
+            assert type(trial.error) is TimeoutError
+            assert trial.uuid not in taken or trial.uuid in known | logged
+    kinds = {type(trial.error) for trial in trials}
+    assert {type(None), TransportError, SubmitOutcomeUnknownError, HttpStatusError, TimeoutError} <= kinds
+
+
+# --- what is wrong is found before a byte is sent ----------------------------------------------------------------------
+
+
+def save(folder: Path, name: str, data: bytes) -> str:
+    """A file with *data*."""
+    path = folder / name
+    path.write_bytes(data)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask_", "kind", "words"),
+    [
+        pytest.param("missing.png", None, ImageError, ("masked.image", "no such file", "check the path"), id="missing"),
+        pytest.param("folder", None, ImageError, ("masked.image", "folder"), id="directory"),
+        pytest.param(b"", None, ImageError, ("masked.image", "empty", "0 bytes"), id="empty"),
+        pytest.param(b"just some text", None, ImageError, ("masked.image", "text", "file name"), id="text"),
+        pytest.param(picture(kind="GIF"), None, ImageError, ("masked.image", "GIF", "convert it to PNG"), id="GIF"),
+        pytest.param(picture()[:20], None, ImageError, ("masked.image", "header", "cut off"), id="truncated header"),
+        pytest.param(None, b"", ImageError, ("masked.mask", "empty"), id="empty mask"),
+        pytest.param(None, mask(65), MaskError, ("masked.mask", "65", "64", "masks.fit"), id="mask of another size"),
+        pytest.param(None, mask(kind="JPEG"), MaskError, ("masked.mask", "JPEG", "PNG"), id="JPEG mask"),
+    ],
+)
+async def test_wrong_picture(
+    tmp_path: Path,
+    image: bytes | str | None,
+    mask_: bytes | None,
+    kind: type[InvalidRequestError],
+    words: tuple[str, ...],
+) -> None:
+    """A picture that cannot be used is told by its parameter, and by what to change, before a byte is sent."""
+    (tmp_path / "folder").mkdir()
+    if image is None:
+        source = save(tmp_path, "image.png", picture())
+    else:
+        source = str(tmp_path / image) if isinstance(image, str) else save(tmp_path, "image.png", image)
+    cover = save(tmp_path, "mask.png", mask() if mask_ is None else mask_)
+    with FaultServer(answering(accepted)) as server:
+        error = await failure(server, ModifyMaskedPixels.inpaint(source, cover), kind)
+
+        assert 0 == server.connections
+    for word in words:
+        assert word in str(error)
+
+
+async def test_first_wrong_picture_is_told() -> None:
+    """Of several wrong pictures the first in order of the parameters is told."""
+    with FaultServer(answering(accepted)) as server:
+        error = await failure(server, ModifyMaskedPixels.inpaint(b"", b""), ImageError)
+
+    assert isinstance(error, ImageError)
+    assert "masked.image" == error.field
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        pytest.param(lambda: Mask(mask_blur=65), ("mask_blur", "65", "0 to 64"), id="mask_blur"),
+        pytest.param(lambda: Mask(refer_strength=2.5), ("refer_strength", "2.5", "0 to 2"), id="mask refer_strength"),
+        pytest.param(
+            lambda: Image2Image(refer_strength=1.5), ("refer_strength", "1.5", "0 to 1"), id="image refer_strength"
+        ),
+        pytest.param(lambda: job().with_seed(2**31), ("seed", "2147483648", "-1 to 2147483647"), id="seed"),
+        pytest.param(lambda: job().with_size(63, 64), ("width", "63", "64 to 2560"), id="width"),
+        pytest.param(lambda: job().with_batch(17), ("batch_size", "17", "1 to 16"), id="batch"),
+        pytest.param(lambda: job().with_lora("x", -1.5), ("lora_weight", "-1.5", "-1 to 2"), id="lora weight"),
+    ],
+)
+def test_out_of_range(make: Callable[[], object], words: tuple[str, ...]) -> None:
+    """A value out of the documented range never becomes a request."""
+    with pytest.raises(InvalidRequestError) as caught:
+        make()
+
+    for word in words:
+        assert word in str(caught.value)
+    assert words[0] == str(caught.value.field).rpartition(".")[2]
+
+
+async def test_template_is_incomplete() -> None:
+    """What a half-built request lacks is told at submit."""
+    with FaultServer(answering(accepted)) as server:
+        error = await failure(server, ModifyMaskedPixels(positive_prompts="a sofa"), InvalidRequestError)
+
+        assert 0 == server.connections
+    assert "masked is missing; use ModifyMaskedPixels.inpaint(image, mask)" in str(error)
+
+
+async def test_not_a_job() -> None:
+    """Only jobs can be submitted; the message says where queries go."""
+    with FaultServer(answering(accepted)) as server:
+        async with session(server.url) as picpik:
+            with pytest.raises(InvalidRequestError, match=r"dict is not a job.*session\.call"):
+                await picpik.submit({})  # type: ignore[arg-type]
+            with pytest.raises(InvalidRequestError, match="request_uuid is ''"):
+                await picpik.submit(job(), request_uuid="")
+
+        assert 0 == server.connections
+
+
+def test_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without keys the message names both variables, and the way to try without."""
+    monkeypatch.delenv("PICPIK_PUBLIC_KEY", raising=False)
+    monkeypatch.delenv("PICPIK_PRIVATE_KEY", raising=False)
+
+    with pytest.raises(ConfigurationError, match=r"PICPIK_PUBLIC_KEY and PICPIK_PRIVATE_KEY .*Emulator"):
+        PicpikSession()
+
+
+@pytest.mark.parametrize("endpoint", ["http://api.example.com", Endpoint.INTERNATIONAL.url.replace("https", "http")])
+def test_plain_http(endpoint: str) -> None:
+    """Plain http to another machine is refused, with the way out."""
+    with pytest.raises(ConfigurationError, match=r"plain http to another machine.*use https.*allow_insecure_http"):
+        PicpikSession(CREDENTIALS, endpoint=endpoint)
+
+
+async def test_picture_that_changes_on_the_way(tmp_path: Path) -> None:
+    """A file that changes while it is sent is noticed before the tail."""
+    path = tmp_path / "image.png"
+    path.write_bytes(picture(2000))
+
+    def change(exchange: Exchange) -> None:
+        exchange.read(1000)
+        path.write_bytes(picture(1200))
+        exchange.drain()
+
+    with FaultServer(change) as server:
+        error = await failure(server, ModifyMaskedPixels.inpaint(path, mask(2000)), ImageError)
+        await settle(server)
+
+        assert "masked.image" in str(error)
+        assert [] == server.complete
+
+
+async def test_picture_is_sent_as_the_dialect_says() -> None:
+    """Two parameters with one picture send it once, and bare if the dialect says so."""
+    source = picture()
+    request = ModifyMaskedPixels.inpaint(source, mask()).with_reference(source)
+    with FaultServer(answering(accepted)) as server:
+        async with session(server.url, dialect=Dialect(data_uri=False)) as picpik:
+            await picpik.submit(request)
+        (received,) = server.complete
+
+    first, second = received.document["ImageAndMaskList"]
+    assert first.startswith("iVBOR")
+    assert second.startswith("iVBOR")
+    assert 0 == received.document["Image2Image"]["ImageIndex"]
+
+
+async def test_upright_unless_the_service_turns() -> None:
+    """A picture with an orientation is turned here, or left to the service if it does that."""
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(io.BytesIO(picture())).save(file, "JPEG", exif=exif)
+    request = ModifyMaskedPixels.inpaint(file.getvalue(), mask())
+    for applies, start in ((False, "data:image/png"), (True, "data:image/jpeg")):
+        with FaultServer(answering(accepted)) as server, contextlib.suppress(MaskError):
+            async with session(server.url, dialect=Dialect(server_applies_exif=applies)) as picpik:
+                await picpik.submit(request)
+
+            assert server.complete[0].document["ImageAndMaskList"][0].startswith(start)
