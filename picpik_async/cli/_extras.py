@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from picpik_async.errors import ConfigurationError
 
-__all__ = ["require"]
+if TYPE_CHECKING:
+    from picpik_async.emulator import Emulator
+
+__all__ = ["emulator_class", "require"]
 
 
 def require(extra: str, *modules: str) -> None:
@@ -19,3 +23,15 @@ def require(extra: str, *modules: str) -> None:
     if missing:
         msg = f"{' and '.join(missing)} cannot be imported; run: pip install 'picpik-async[{extra}]'"
         raise ConfigurationError(msg)
+
+
+def emulator_class() -> type[Emulator]:
+    """The emulator, imported; that takes a while, so do not call this on an event loop.
+
+    Raises:
+        ConfigurationError: the `emulator` extra is not installed.
+    """
+    require("emulator", "cv2", "numpy")
+    from picpik_async.emulator import Emulator  # noqa: PLC0415 - imports what was just required
+
+    return Emulator

@@ -11,7 +11,7 @@ import attrs
 
 from picpik_async._config import Credentials
 from picpik_async._session import PicpikSession
-from picpik_async.cli._extras import require
+from picpik_async.cli._extras import emulator_class
 from picpik_async.cli._output import Output, resume_hint, wait_command
 from picpik_async.cli._progress import progress_on
 from picpik_async.errors import ConfigurationError, InvalidRequestError, PicpikError, legible
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from picpik_async.cli._progress import ProgressReport
+    from picpik_async.emulator import Emulator
 
-__all__ = ["FAILED", "USAGE", "Desk", "run"]
+__all__ = ["USAGE", "Desk", "run"]
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -56,10 +57,8 @@ def run(command: Callable[[Desk], Awaitable[None]], *, as_json: bool, emulator: 
     output = Output(as_json=as_json)
     known: set[str] = set()
     try:
-        if emulator:
-            require("emulator", "cv2", "numpy")
-            import picpik_async.emulator  # noqa: F401, PLC0415 - takes a while, so not on the event loop
-        asyncio.run(_work(command, output, known, emulator=emulator))
+        place = _embedded(emulator_class()()) if emulator else _remote(known)
+        asyncio.run(_work(command, place, output, known))
     except KeyboardInterrupt:
         _tell_interrupt(output, next(iter(known), None))
         return INTERRUPTED
@@ -75,8 +74,13 @@ def run(command: Callable[[Desk], Awaitable[None]], *, as_json: bool, emulator: 
     return 0
 
 
-async def _work(command: Callable[[Desk], Awaitable[None]], output: Output, known: set[str], *, emulator: bool) -> None:
-    async with _embedded() if emulator else _remote(known) as picpik:
+async def _work(
+    command: Callable[[Desk], Awaitable[None]],
+    place: contextlib.AbstractAsyncContextManager[PicpikSession],
+    output: Output,
+    known: set[str],
+) -> None:
+    async with place as picpik:
         await command(Desk(picpik=picpik, output=output, progress=progress_on(output.console), known=known))
 
 
@@ -91,10 +95,8 @@ async def _remote(known: set[str]) -> AsyncIterator[PicpikSession]:
 
 
 @contextlib.asynccontextmanager
-async def _embedded() -> AsyncIterator[PicpikSession]:
-    from picpik_async.emulator import Emulator  # noqa: PLC0415 - needs the extra
-
-    async with Emulator() as emulator, emulator.session() as picpik:
+async def _embedded(emulator: Emulator) -> AsyncIterator[PicpikSession]:
+    async with emulator, emulator.session() as picpik:
         yield picpik
 
 

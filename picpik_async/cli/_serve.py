@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from typing import TYPE_CHECKING
 
 import anyio
 
 from picpik_async._config import Credentials, Endpoint
-from picpik_async.cli._extras import require
+from picpik_async.cli._extras import emulator_class
 from picpik_async.cli._output import Output
-from picpik_async.cli._run import FAILED, USAGE
+from picpik_async.cli._run import USAGE
 from picpik_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from picpik_async.emulator import Emulator
 
 __all__ = ["serve"]
 
@@ -20,23 +24,17 @@ def serve(port: int) -> int:
     """Serve an emulator on *port* until Ctrl-C, and return the exit code."""
     output = Output(as_json=False)
     try:
-        require("emulator", "cv2", "numpy")
-        asyncio.run(_serve(port, output))
+        asyncio.run(_serve(emulator_class()(port=port), output))
     except KeyboardInterrupt:
         output.note("emulator stopped")
     except ConfigurationError as error:
         output.error(type(error).__name__, str(error))
         return USAGE
-    except OSError as error:
-        output.error(type(error).__name__, f"cannot serve on port {port}: {error.strerror}")
-        return FAILED
     return 0
 
 
-async def _serve(port: int, output: Output) -> None:
-    from picpik_async.emulator import Emulator  # noqa: PLC0415 - needs the extra
-
-    async with Emulator(port=port) as emulator:
+async def _serve(emulator: Emulator, output: Output) -> None:
+    async with emulator:
         variables = {
             Endpoint.VARIABLE: emulator.url,
             Credentials.PUBLIC_KEY_VARIABLE: emulator.credentials.public_key,
