@@ -130,9 +130,9 @@ class _Writer:
 
     def _write_mapping(self, value: Mapping[Any, Any], path: str) -> None:
         self._json += b"{"
-        if (stray := next((name for name in value if not isinstance(name, str)), None)) is not None:
-            msg = f"{path} has a name that is a {type(stray).__name__}; names are strings"
-            raise InvalidRequestError(msg, field=path, value=stray, allowed="names that are strings")
+        if strays := [name for name in value if not isinstance(name, str)]:
+            msg = f"{path} has a name that is a {type(strays[0]).__name__}; names are strings"
+            raise InvalidRequestError(msg, field=path, value=strays[0], allowed="names that are strings")
         for position, name in enumerate(sorted(value)):
             inner = f"{path}.{name}" if path else name
             self._json += (b"," if position else b"") + _quoted(name, inner) + b":"
