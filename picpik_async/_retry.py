@@ -7,6 +7,7 @@ depends on the Action, not on the verb.
 from __future__ import annotations
 
 import math
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
@@ -57,8 +58,14 @@ def parse_retry_after(text: str | None, *, now: float) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        except ValueError:
-            return None
+        seconds = _parse_date(text) - now
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _parse_date(text: str) -> float:
+    """Unix time of an HTTP date, which is in GMT where it names no zone; NaN if it is none."""
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (OverflowError, ValueError):
+        return math.nan

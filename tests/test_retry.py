@@ -1,0 +1,143 @@
+"""When and how long to wait before another try."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picpik_async import RetryPolicy
+from picpik_async._retry import REFUSED_STATUSES, TRANSIENT_STATUSES, delay, may_repeat_read, parse_retry_after
+from picpik_async.errors import (
+    ApiError,
+    ConfigurationError,
+    HttpStatusError,
+    InvalidRequestError,
+    MalformedAnswerError,
+    RequestTimeoutError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from picpik_async.errors import PicpikError
+
+NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TransportError("m"), True),
+        (RequestTimeoutError("m"), True),
+        (MalformedAnswerError("m"), True),
+        (ApiError("m", ret_code=7), True),
+        (ApiError("m", ret_code=8), False),
+        (ConfigurationError("m"), False),
+        (InvalidRequestError("m"), False),
+        *[(HttpStatusError("m", status=status), True) for status in (408, 409, 425, 429, 500, 502, 503, 504)],
+        *[(HttpStatusError("m", status=status), False) for status in (301, 400, 401, 403, 404, 413, 501, 505)],
+    ],
+)
+def test_reads_are_repeated_after_what_may_pass(error: PicpikError, *, expected: bool) -> None:
+    """No answer, an illegible one, a busy server or a throttling RetCode: another try may help; a refusal stays one."""
+    assert expected == may_repeat_read(error, {7})
+
+
+def test_no_ret_code_means_slow_down_by_default() -> None:
+    """The vendor publishes no list, so a refusal is final unless the dialect says otherwise."""
+    assert not may_repeat_read(ApiError("m", ret_code=7))
+
+
+def test_a_refused_submit_is_not_a_server_error() -> None:
+    """A broken server may have taken the request; of the 5xx only "not implemented" and "wrong version" say it did not."""
+    assert {501, 505} == {status for status in REFUSED_STATUSES if status >= 500}
+    assert {425, 429} == REFUSED_STATUSES & TRANSIENT_STATUSES
+
+
+@given(st.integers(0, 10_000), st.integers(0, 2**32))
+def test_the_delay_is_random_below_a_growing_ceiling(attempt: int, seed: int) -> None:
+    """Full jitter: anything from 0 to a ceiling that doubles up to its maximum."""
+    policy = RetryPolicy(base_delay=0.2, max_delay=20)
+
+    waiting = delay(attempt, policy, random.Random(seed))
+
+    assert 0 <= waiting <= min(20, 0.2 * 2 ** min(attempt, 10))
+
+
+def test_delays_reach_their_ceiling() -> None:
+    """The jitter uses the whole range."""
+    policy = RetryPolicy(base_delay=1, max_delay=20)
+    rng = random.Random(1)
+
+    for attempt, ceiling in enumerate([1, 2, 4, 8, 16, 20, 20]):
+        waits = [delay(attempt, policy, rng) for _ in range(1000)]
+        assert max(waits) > 0.98 * ceiling
+        assert min(waits) < 0.02 * ceiling
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [(30, 30, 30), (60, 60, 60), (61, 0, 1), (0, 0, 1), (0.5, 0.5, 1)])
+def test_the_server_may_ask_for_more_time(asked: float, least: float, most: float) -> None:
+    """Its wish is honoured up to a maximum; beyond that, and below our own delay, ours holds."""
+    policy = RetryPolicy(base_delay=1, max_delay=1, max_retry_after=60)
+
+    assert least <= delay(0, policy, random.Random(1), retry_after=asked) <= most
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose own time zone is not that of HTTP."""
+    with monkeypatch.context() as context:
+        context.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("0", 0),
+        ("120", 120),
+        (" 1.5 ", 1.5),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e999", None),
+        ("Tue, 14 Nov 2023 22:13:50 GMT", 30),
+        ("Tue, 14 Nov 2023 23:13:50 +0100", 30),
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 0),
+        ("Tue, 14 Nov 2023 22:13:19 GMT", None),
+        ("Tue, 99 Nov 2023 22:13:19 GMT", None),
+        ("Tue, 14 Nov 99999 22:13:19 GMT", None),
+        ("Tue Nov 14 22:13:50 2023", 30),
+        ("Tue, 14 Nov 2023 22:13:50 99999999999999999999", None),
+        ("Mon, 01 Jan 0001 00:00:00 -0000", None),
+        ("Fri, 31 Dec 9999 23:59:59 -0000", 253402300799 - 1_700_000_000),
+    ],
+)
+@pytest.mark.usefixtures("far_from_greenwich")
+def test_retry_after(text: str | None, expected: float | None) -> None:
+    """Seconds or an HTTP date; what is past, negative, endless or illegible counts as absent."""
+    assert expected == parse_retry_after(text, now=NOW)
+
+
+DATES = st.from_regex(
+    r"\A[A-Za-z]{0,4},? ?\d{1,3} (Jan|Feb|Dec|x) -?\d{1,6} \d{1,3}:\d{1,3}(:\d{1,3})?( ?[+-]?\d{0,9}|Z)?\Z"
+)
+
+
+@given(st.text(max_size=60) | st.text("0123456789:+-, GMTJanDec", max_size=40) | DATES)
+def test_any_header_is_read_without_an_error(text: str) -> None:
+    """A server's header never breaks a retry."""
+    seconds = parse_retry_after(text, now=NOW)
+
+    assert seconds is None or 0 <= seconds < float("inf")
