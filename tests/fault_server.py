@@ -28,6 +28,7 @@ class Exchange:
     Attributes:
         socket: the connection.
         stopped: set when the server shuts down.
+        method: such as `POST`.
         target: path and query asked for.
         headers: the request's headers, names in lower case.
         length: the declared size of the body.
@@ -37,6 +38,7 @@ class Exchange:
 
     socket: socket.socket
     stopped: threading.Event
+    method: str = ""
     target: str = ""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     length: int = 0
@@ -106,7 +108,7 @@ class Exchange:
                 return False
             data += byte
         first, *lines = data.decode("latin-1").split("\r\n")
-        self.target = first.split(" ")[1]
+        self.method, self.target, _ = first.split(" ")
         self.headers = {name.lower(): value for name, value in re.findall(r"([^:\n]+): (.*)", "\n".join(lines))}
         self.length = int(self.headers.get("content-length", 0))
         return True
@@ -154,7 +156,7 @@ class FaultServer:
     @property
     def actions(self) -> list[str]:
         """The `Action` of each whole request."""
-        return [request.document["Action"] for request in self.complete]
+        return [request.document["Action"] for request in self.complete if request.method == "POST"]
 
     def settle(self) -> None:
         """Wait until nothing more can arrive of any request."""
@@ -245,26 +247,53 @@ def after_reading(*steps: Callable[[Exchange], None] | bytes, size: int | None =
     return script
 
 
-def service(*, submit: Callable[[Exchange], None] | None = None, **answers: object) -> Callable[[Exchange], None]:
-    """A script: answer each Action by name; jobs are taken, unless *submit* says otherwise, as `task-<request_uuid>`."""
+def service(
+    *,
+    submit: Callable[[Exchange], None] | None = None,
+    download: Callable[[Exchange], None] | None = None,
+    **answers: object,
+) -> Callable[[Exchange], None]:
+    """A script: a small service.
+
+    Args:
+        submit: a script for jobs; left out they are taken as `task-<request_uuid>`.
+        download: a script for downloads.
+        answers: the answer to each other Action, or a script for it.
+    """
+    scripts = {name: answer if callable(answer) else answering(answer) for name, answer in answers.items()}
 
     def script(exchange: Exchange) -> None:
         exchange.read()
-        if not exchange.complete:
-            return
-        document = exchange.document
-        if document["Action"] in answers:
-            answer = answers[document["Action"]]
-            if callable(answer):
-                answer = answer(exchange)
-            if answer is not None:
-                exchange.answer(answer)
-        elif submit is not None:
-            submit(exchange)
-        else:
-            exchange.answer(accepted(exchange))
+        if exchange.method == "GET" and download is not None:
+            download(exchange)
+        elif exchange.complete:
+            scripts.get(exchange.document["Action"], submit or answering(accepted))(exchange)
 
     return script
+
+
+def in_turn(*scripts: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+    """A script: one of *scripts* after the other, the last one for all that follow."""
+    left = list(scripts)
+
+    def script(exchange: Exchange) -> None:
+        turn = left.pop(0) if len(left) > 1 else left[0]
+        turn(exchange)
+
+    return script
+
+
+def details(*images: str, status: str = "Finished", **fields: object) -> Callable[[Exchange], None]:
+    """A script: the answer of `ListTasksDetails` for whatever was asked about."""
+
+    def rows(exchange: Exchange) -> dict[str, object]:
+        uids = exchange.document["TaskUIDList"]
+        return {
+            "RetCode": 0,
+            "TaskDetailList": [{"TaskUID": uid, "Status": status, "ImgList": images, **fields} for uid in uids],
+        }
+
+    return answering(rows)
 
 
 def accepted(exchange: Exchange) -> dict[str, object]:

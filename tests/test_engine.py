@@ -1,0 +1,166 @@
+"""Tests of how reads are asked, retried and judged, through a session."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from fault_server import FaultServer, after_reading, answering, details, in_turn, service
+from jobs import CREDENTIALS, QUICK, session
+
+from picpik_async import Dialect, PicpikSession, RetryPolicy, TaskStatus
+from picpik_async.errors import (
+    ApiError,
+    HttpStatusError,
+    InvalidRequestError,
+    MalformedAnswerError,
+    PicpikError,
+    RequestTimeoutError,
+    TaskVanishedError,
+    TransportError,
+)
+from picpik_async.testing import FakeTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fault_server import Exchange
+
+pytestmark = pytest.mark.anyio
+
+BALANCE = {"RetCode": 0, "TotalCredits": 10, "UsedCredits": 3}
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "attempts"),
+    [
+        pytest.param(answering({"RetCode": 8, "Message": "no"}), ApiError, 1, id="RetCode"),
+        pytest.param(answering(b"", status=401), HttpStatusError, 1, id="401"),
+        pytest.param(answering(b"", status=302, headers={"Location": "/x"}), HttpStatusError, 1, id="302"),
+        pytest.param(answering(b"", status=503), HttpStatusError, 3, id="503"),
+        pytest.param(answering(b"<html>"), MalformedAnswerError, 3, id="HTML"),
+        pytest.param(answering([]), MalformedAnswerError, 3, id="list"),
+        pytest.param(answering({}), MalformedAnswerError, 3, id="empty"),
+        pytest.param(answering({"RetCode": 0}), MalformedAnswerError, 3, id="no balance"),
+        pytest.param(after_reading(lambda exchange: exchange.reset()), TransportError, 3, id="RST"),
+        pytest.param(after_reading(lambda exchange: exchange.reset(), size=5), TransportError, 3, id="early RST"),
+    ],
+)
+async def test_bad_answer(script: Callable[[Exchange], None], kind: type[PicpikError], attempts: int) -> None:
+    """A bad answer to a query gives a typed error, after as many attempts as make sense."""
+    with FaultServer(script) as server:
+        async with session(server.url) as picpik:
+            with pytest.raises(kind) as caught:
+                await picpik.balance()
+
+        assert kind is type(caught.value)
+        assert caught.value.request_uuid
+        assert attempts == len(server.requests)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(answering(b"", status=500), id="500"),
+        pytest.param(answering(b"", status=429, headers={"Retry-After": "0"}), id="429"),
+        pytest.param(answering(b"", status=429, headers={"Retry-After": "86400"}), id="429 too long"),
+        pytest.param(answering(b"", status=503, headers={"Retry-After": "soon"}), id="503 illegible"),
+        pytest.param(answering({"RetCode": 77}), id="throttled"),
+        pytest.param(answering(b"<html>"), id="HTML"),
+        pytest.param(after_reading(lambda exchange: exchange.reset()), id="RST"),
+        pytest.param(after_reading(lambda exchange: exchange.hang()), id="hang"),
+    ],
+)
+async def test_retried(first: Callable[[Exchange], None]) -> None:
+    """A failure that may pass is tried again."""
+    with FaultServer(first, answering(BALANCE)) as server:
+        async with session(server.url, dialect=Dialect(throttle_ret_codes=frozenset({77})), limits=QUICK) as picpik:
+            balance = await picpik.balance()
+
+        assert 7 == balance.remaining_credits
+        assert 2 == len(server.requests)
+
+
+async def test_hanging_query() -> None:
+    """A query without an answer ends with the last attempt's timeout."""
+    with FaultServer(lambda exchange: exchange.hang()) as server:
+        async with session(server.url, limits=QUICK, retry=RetryPolicy(attempts=1)) as picpik:
+            with pytest.raises(RequestTimeoutError):
+                await picpik.balance()
+
+
+async def test_bomb() -> None:
+    """2 GiB in 2 MiB end as a malformed answer, and cost little memory."""
+    pack = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = pack.compress(bytes(16 * 1024**2)) + pack.flush(zlib.Z_FULL_FLUSH)
+    bomb = b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + block * 128
+    with FaultServer(answering(bomb, headers={"Content-Encoding": "gzip"})) as server:
+        async with session(server.url, retry=RetryPolicy(attempts=1)) as picpik:
+            tracemalloc.start()
+            try:
+                with pytest.raises(MalformedAnswerError):
+                    await picpik.balance()
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+
+    assert peak < 64 * 1024**2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(answering({"RetCode": 8}), id="RetCode"),
+        pytest.param(answering(b"<html>"), id="HTML"),
+        pytest.param(answering([]), id="list"),
+        pytest.param(answering(b"", status=500), id="500"),
+        pytest.param(answering(b"", status=429, headers={"Retry-After": "0.01"}), id="429"),
+        pytest.param(after_reading(lambda exchange: exchange.reset()), id="RST"),
+        pytest.param(after_reading(lambda exchange: exchange.hang()), id="hang"),
+        pytest.param(answering({"RetCode": 0, "TaskDetailList": None}), id="null list"),
+        pytest.param(answering({"RetCode": 0, "TaskDetailList": [7, {}, {"TaskUID": "other"}]}), id="other rows"),
+        pytest.param(details(status="Dreaming", Colour="blue"), id="unknown word and field"),
+        pytest.param(details(status="Finished", ErrorCode="7"), id="bad row"),
+    ],
+)
+async def test_bad_poll_is_no_failed_task(bad: Callable[[Exchange], None]) -> None:
+    """Whatever a poll answers, the task is asked about again."""
+    with FaultServer(service(ListTasksDetails=in_turn(bad, bad, details(status="Finished", Seed=7)))) as server:
+        async with session(server.url, limits=QUICK) as picpik:
+            result = await picpik.task("a-task").wait()
+
+        assert 7 == result.seed
+        assert 3 <= len(server.actions) + sum(not request.complete for request in server.requests)
+
+
+async def test_queries() -> None:
+    """The query Actions give their types."""
+    answers = {
+        "ListModels": {"RetCode": 0, "MainModels": {"a": {"ModelCode": "PICPIK General"}}},
+        "ListRunningTasks": {"RetCode": 0, "TaskUIDList": ["one", "two"]},
+        "ListTasksDetails": {"RetCode": 0, "TaskDetailList": [{"TaskUID": "two", "Status": "Running"}]},
+    }
+    transport = FakeTransport(lambda request: answers[request["Action"]])
+    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+        models = await picpik.models()
+        one, two = await picpik.running_tasks()
+        detail = await two.detail()
+        with pytest.raises(TaskVanishedError, match="does not know task one") as caught:
+            await one.detail()
+
+    assert "PICPIK General" == models.main_models["a"].model_code
+    assert ("one", "two") == (one.uid, two.uid)
+    assert TaskStatus.RUNNING is detail.status
+    assert "one" == caught.value.task_uid
+
+
+async def test_only_queries_are_called() -> None:
+    """A job, or anything else, is no query; nothing is sent."""
+    transport = FakeTransport(lambda _request: {})
+    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+        with pytest.raises(InvalidRequestError, match=r"not dict; use submit\(\) or run\(\) for jobs"):
+            await picpik.call({})  # type: ignore[arg-type]
+
+    assert [] == transport.requests
