@@ -19,7 +19,7 @@ from picpik_async._requests import ModifyMaskedPixels
 from picpik_async._results import write_atomically
 from picpik_async.cli._jobs import document_of, ended, follow, submit, summary_of
 from picpik_async.cli._sheet import Row, contact_sheet
-from picpik_async.errors import PicpikError
+from picpik_async.errors import DownloadError, PicpikError
 
 if TYPE_CHECKING:
     from picpik_async.cli._run import Desk
@@ -30,7 +30,7 @@ PHOTO: Final = Path(__file__).with_name("astronaut.jpg")
 SOURCE: Final = "astronaut Eileen Collins, NASA, 1999, public domain, as shipped by scikit-image"
 SEED: Final = 1999
 PATCH: Final = (171, 385, 46)  # center and radius of the mission patch on the suit, with some margin
-MARGIN: Final = 128
+MARGIN: Final = 112
 
 
 async def show(desk: Desk, out: Path) -> None:
@@ -38,6 +38,7 @@ async def show(desk: Desk, out: Path) -> None:
 
     Raises:
         PicpikError: a job failed; the other one was finished and saved.
+        DownloadError: the contact sheet cannot be written.
     """
     desk.output.note(f"photograph: {SOURCE}")
     jobs = {
@@ -103,4 +104,8 @@ async def _draw(desk: Desk, job: str, request: ModifyMaskedPixels, file: Path) -
 
 
 def _save_sheet(rows: list[Row], file: Path) -> None:
-    write_atomically(contact_sheet(rows), file)
+    try:
+        write_atomically(contact_sheet(rows), file)
+    except OSError as error:
+        msg = f"cannot write {file}: {error.strerror}"
+        raise DownloadError(msg) from error

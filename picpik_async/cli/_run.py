@@ -68,9 +68,6 @@ def run(command: Callable[[Desk], Awaitable[None]], *, as_json: bool, emulator: 
     except PicpikError as error:
         _tell(error, output, None if emulator else resume_hint(error))
         return FAILED
-    except OSError as error:
-        output.error(type(error).__name__, str(error))
-        return FAILED
     return 0
 
 
