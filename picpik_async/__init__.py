@@ -9,6 +9,8 @@ path, bytes, …                                                              Ta
 ```
 """
 
+import logging
+
 from picpik_async import errors, masks
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._images import ImageSource
@@ -56,3 +58,5 @@ __all__ = [
     "errors",
     "masks",
 ]
+
+logging.getLogger("picpik_async").addHandler(logging.NullHandler())  # quiet unless the application sets up logging

@@ -16,7 +16,7 @@ import anyio.to_thread
 from picpik_async._config import is_loopback
 from picpik_async._pixels import sniff
 from picpik_async._retry import TRANSIENT_STATUSES, delay, parse_retry_after
-from picpik_async._transport import check_open, new_client, read_capped, translate
+from picpik_async._transport import new_client, read_capped, translate
 from picpik_async.errors import (
     DownloadError,
     HttpStatusError,
@@ -117,7 +117,6 @@ class Downloads:
         raise RequestTimeoutError(msg, stage="download")
 
     async def _get(self, url: str) -> bytes:
-        check_open(self._client)
         async with self._client.get(
             url, allow_redirects=False, auto_decompress=False, headers=_HEADERS, proxy=self._proxy
         ) as response:

@@ -15,8 +15,8 @@ from picpik_async import _wire
 from picpik_async._poller import Poller
 from picpik_async._requests import ListTasksDetails, Query
 from picpik_async._retry import delay, may_repeat_read
-from picpik_async._transport import AiohttpTransport, closed_error
-from picpik_async.errors import HttpStatusError, PicpikError, SubmitOutcomeUnknownError
+from picpik_async._transport import AiohttpTransport
+from picpik_async.errors import ConfigurationError, HttpStatusError, PicpikError, SubmitOutcomeUnknownError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from picpik_async._submits import Submit, Workshop
     from picpik_async._tasks import TaskDetail
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "closed_error"]
 
 _logger = logging.getLogger("picpik_async")
 
@@ -57,6 +57,7 @@ class Engine:
         self._rng = random.Random()  # noqa: S311 - jitter
         self._upload_slots = anyio.Semaphore(workshop.limits.uploads)
         self._submits: set[Submit] = set()
+        self._guests: set[anyio.CancelScope] = set()
         self._drained = asyncio.Event()
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
@@ -86,11 +87,16 @@ class Engine:
                     await self._stop.wait()
                     await self._drain()
                 finally:
-                    self.over = True
+                    self._end()
                 self._group.cancel_scope.cancel()
         finally:
-            self.over = True
+            self._end()
             self._ready.set()
+
+    def _end(self) -> None:
+        self.over = True
+        for guest in self._guests:
+            guest.cancel()
 
     async def _drain(self) -> None:
         """Abort what is not paid for, and wait a little for the answers of what may be."""
@@ -146,6 +152,16 @@ class Engine:
         self._group.start_soon(run)
         return await outcome
 
+    async def hosted(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run *work* in the caller's task, but no longer than the owner lives."""
+        with anyio.CancelScope() as guest:
+            self._guests.add(guest)
+            try:
+                return await work()
+            finally:
+                self._guests.discard(guest)
+        raise closed_error()
+
     async def ask(self, query: Query[AnswerT]) -> AnswerT:
         """Send *query* until it is answered, as often as the policy says."""
         for attempt in range(self._retry.attempts - 1):
@@ -180,3 +196,9 @@ class Engine:
 
     async def _fetch(self, task_uids: Sequence[str]) -> Sequence[TaskDetail]:
         return await self.ask_once(ListTasksDetails(task_uid_list=task_uids))
+
+
+def closed_error() -> ConfigurationError:
+    """The error for everything that a closed session is asked to do."""
+    msg = "the session is closed; make a new PicpikSession, and session.task(uid) goes on with a task"
+    return ConfigurationError(msg)

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._downloads import Downloads
-from picpik_async._engine import Engine
+from picpik_async._engine import Engine, closed_error
 from picpik_async._ranges import one_text
 from picpik_async._requests import (
     GetCreditBalance,
@@ -28,7 +28,7 @@ from picpik_async._requests import (
 from picpik_async._results import ResultImage, TaskResult
 from picpik_async._submits import Submit, Workshop
 from picpik_async._tasks import Task, TaskDetail
-from picpik_async._transport import AiohttpTransport, closed_error
+from picpik_async._transport import AiohttpTransport
 from picpik_async.errors import ConfigurationError, InvalidRequestError, TaskVanishedError
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ class PicpikSession:
                 f"call() takes a query such as ListModels(), not {type(query).__name__}; use submit() or run() for jobs"
             )
             raise InvalidRequestError(msg, field="query", allowed="a Query")
-        return await (await self._open()).ask(query)
+        engine = await self._open()
+        return await engine.hosted(lambda: engine.ask(query))
 
     async def models(self) -> Models:
         """The models of the account; raises as `call`."""
@@ -285,7 +286,7 @@ class _Link:
     async def fetch(self, url: str, *, task_uid: str) -> bytes:
         """See `ResultImage.read`."""
         engine = await self._session._open()
-        return await engine.downloads.fetch(url, task_uid=task_uid)
+        return await engine.hosted(lambda: engine.downloads.fetch(url, task_uid=task_uid))
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run blocking work in the session's own worker threads; works with a closed session, too."""

@@ -15,13 +15,7 @@ import anyio
 import attrs
 
 from picpik_async._retry import parse_retry_after
-from picpik_async.errors import (
-    ConfigurationError,
-    MalformedAnswerError,
-    PicpikError,
-    RequestTimeoutError,
-    TransportError,
-)
+from picpik_async.errors import MalformedAnswerError, PicpikError, RequestTimeoutError, TransportError
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,17 +27,7 @@ if TYPE_CHECKING:
     from picpik_async._body import Body
     from picpik_async._config import Limits
 
-__all__ = [
-    "AiohttpTransport",
-    "Answer",
-    "BeforeTail",
-    "Transport",
-    "check_open",
-    "closed_error",
-    "new_client",
-    "read_capped",
-    "translate",
-]
+__all__ = ["AiohttpTransport", "Answer", "BeforeTail", "Transport", "new_client", "read_capped", "translate"]
 
 BeforeTail = Callable[[], Awaitable[None]]
 USER_AGENT: Final = f"picpik_async/{version('picpik-async')}"
@@ -109,7 +93,6 @@ class AiohttpTransport:
     async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
         """See `Transport.send`."""
         client = self._reads if before_tail is None else self._submits
-        check_open(client)
         with anyio.CancelScope() as scope:
             payload = _Payload(body, before_tail, scope, self._limits.request_timeout)
             try:
@@ -117,19 +100,20 @@ class AiohttpTransport:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise payload.failure or translate(error, self._url, payload.stage) from None
             finally:
-                payload.abandoned = True
+                payload.abandon()
         msg = f"{payload.stage}: no progress for {self._limits.request_timeout:g} s with {urlsplit(self._url).hostname}"
         raise RequestTimeoutError(msg, stage=payload.stage)
 
     async def _exchange(self, client: aiohttp.ClientSession, payload: _Payload) -> Answer:
         async with client.post(self._url, data=payload, allow_redirects=False, proxy=self._proxy) as response:
             retry_after = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
-            if not payload.complete:  # what answers before it was asked gets no more to read
-                payload.abandoned = True
-                response.close()
+            if not payload.complete:  # who answers before being asked gets no more to read
+                payload.abandon()
                 return Answer(response.status, b"", retry_after)
             payload.reach("body")
-            return Answer(response.status, await read_capped(response, self._limits.max_answer_bytes), retry_after)
+            data = await read_capped(response, self._limits.max_answer_bytes)
+            payload.keep_connection()
+            return Answer(response.status, data, retry_after)
 
 
 class _Payload(aiohttp.payload.Payload):
@@ -145,12 +129,23 @@ class _Payload(aiohttp.payload.Payload):
         self.failure: PicpikError | None = None
         self.abandoned = False
         self.complete = False
+        self._connection: asyncio.Transport | None = None
         self.reach("connect")
 
     def reach(self, stage: str) -> None:
         """Note progress, which renews the deadline."""
         self.stage = stage
         self._scope.deadline = anyio.current_time() + self._patience
+
+    def abandon(self) -> None:
+        """End it here: nothing more leaves, not even what is buffered; merely closed, a connection would send that."""
+        self.abandoned = True
+        if self._connection is not None:
+            self._connection.abort()
+
+    def keep_connection(self) -> None:
+        """Leave the connection to whoever made it; all went well."""
+        self._connection = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Refuse: a signed body is never kept as text."""
@@ -170,27 +165,27 @@ class _Payload(aiohttp.payload.Payload):
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
         self.reach("send")
+        self._connection = getattr(writer, "transport")  # noqa: B009 - not declared by the abstract writer
         # So that drain() waits until all bytes have left; with high=0 it would wait for ever over TLS.
-        self._transport_of(writer).set_write_buffer_limits(high=1, low=0)
+        self._open_connection().set_write_buffer_limits(high=1, low=0)
         async with aclosing(self._body.head()) as head:
             async for data in head:
                 await writer.write(data)
                 await writer.drain()
                 self.reach("send")
-        self._transport_of(writer)
+        self._open_connection()
         if self._before_tail is not None:
             await self._before_tail()
-            self._transport_of(writer)
+            self._open_connection()
         self.complete = True
         await writer.write(self._body.tail())
         self.reach("headers")
 
-    def _transport_of(self, writer: AbstractStreamWriter) -> asyncio.Transport:
-        transport: asyncio.Transport | None = getattr(writer, "transport")  # noqa: B009 - not declared by the abstract writer
-        if self.abandoned or transport is None or transport.is_closing():
+    def _open_connection(self) -> asyncio.Transport:
+        if self.abandoned or self._connection is None or self._connection.is_closing():
             msg = "send: the connection ended before the request was complete"
             raise TransportError(msg, stage="send")
-        return transport
+        return self._connection
 
 
 def new_client(ssl: ssl.SSLContext | None, **connector: Any) -> aiohttp.ClientSession:
@@ -201,22 +196,6 @@ def new_client(ssl: ssl.SSLContext | None, **connector: Any) -> aiohttp.ClientSe
         headers={"User-Agent": USER_AGENT},
         timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
     )
-
-
-def check_open(client: aiohttp.ClientSession) -> None:
-    """Make sure that *client* can be used.
-
-    Raises:
-        ConfigurationError: it is closed, and its session with it.
-    """
-    if client.closed:
-        raise closed_error()
-
-
-def closed_error() -> ConfigurationError:
-    """The error for everything that a closed session is asked to do."""
-    msg = "the session is closed; make a new PicpikSession, and session.task(uid) goes on with a task"
-    return ConfigurationError(msg)
 
 
 async def read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:

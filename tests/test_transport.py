@@ -30,7 +30,6 @@ from picpik_async._config import Limits, Secret
 from picpik_async._images import ImageSource
 from picpik_async._transport import AiohttpTransport, Answer, _Payload, translate
 from picpik_async.errors import (
-    ConfigurationError,
     InvalidRequestError,
     MalformedAnswerError,
     RequestTimeoutError,
@@ -446,17 +445,6 @@ async def test_answer_at_the_limit() -> None:
         async with connected(server, max_answer_bytes=9) as transport:
             with pytest.raises(MalformedAnswerError):
                 await transport.send(small_body())
-
-
-async def test_closed() -> None:
-    """A closed transport says that its session is closed."""
-    with FaultServer(answering({})) as server:
-        async with connected(server) as transport:
-            pass
-        with pytest.raises(ConfigurationError, match="session is closed"):
-            await transport.send(small_body())
-
-        assert 0 == server.connections
 
 
 def test_answer_does_not_show_its_body() -> None:
