@@ -1,0 +1,197 @@
+"""The shape of the package: who imports whom, what is pure, what stays out of the import, and how long things are."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import picpik_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(picpik_async.__file__).parent
+
+# What each module may import of ours at run time; type checkers may see more. A package counts as one module, and
+# `__init__` stands for what `from picpik_async import …` gives.
+ALLOWED = {
+    "errors": "",
+    # values and arithmetic
+    "_config": "errors",
+    "_ranges": "errors",
+    "_retry": "errors",
+    "_signature": "errors",
+    "_tasks": "",
+    # pictures on their way in
+    "_blobs": "errors",
+    "_pixels": "_blobs errors",
+    "_inputs": "_blobs _pixels errors",
+    "_images": "_blobs _config _inputs _pixels errors",
+    "masks": "_config _images errors",
+    # requests, and what they look like on the wire
+    "_types": "_images _ranges errors",
+    "_requests": "_config _images _ranges _tasks _types errors masks",
+    "_wire": "_images _requests _tasks _types errors",
+    "_body": "_images _signature errors",
+    # waiting, which knows neither HTTP nor requests
+    "_watched": "",
+    "_deadlines": "",
+    "_endings": "errors",
+    "_schedule": "_watched",
+    "_poller": "_deadlines _endings _schedule _tasks errors",
+    # out and in
+    "_transport": "_retry errors",
+    "_downloads": "_config _pixels _retry _transport errors",
+    "_results": "_pixels errors",
+    # what joins them
+    "_submits": "_body _images _retry _wire errors",
+    "_engine": "_poller _requests _retry _transport _wire errors",
+    "_session": "_config _downloads _engine _ranges _requests _results _submits _tasks _transport errors",
+    "__init__": "_config _images _requests _results _session _tasks _types errors masks",
+    # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
+    "emulator": "__init__ _config errors",
+    "testing": "_transport emulator",
+    "cli": "_config _images _requests _results _session _types emulator errors masks",
+}
+PURE = ["errors", "_config", "_ranges", "_types", "_requests", "_wire", "_signature", "_retry"]
+KNOWS_AIOHTTP = {"_transport", "_downloads", "emulator"}
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 40
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    """The module's dotted name within the package."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+def unit_of(name: str) -> str:
+    """The module, or the package it is in."""
+    return name.partition(".")[0]
+
+
+@functools.cache
+def tree_of(file: Path) -> ast.Module:
+    """The parsed module."""
+    return ast.parse(file.read_text())
+
+
+def nodes_at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those only type checkers see."""
+    yield node
+    if isinstance(node, ast.If) and "TYPE_CHECKING" == ast.unparse(node.test):
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from nodes_at_run_time(child)
+
+
+def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """Dotted names of everything that is imported."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert 0 == node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def our_imports(file: Path) -> set[str]:
+    """Modules of ours that a module imports at run time, by their names within the package."""
+    found = set()
+    for name in imports(nodes_at_run_time(tree_of(file))):
+        package, _, rest = name.partition(".")
+        if package == "picpik_async":
+            found.add(module_named(rest))
+    return found - {name_of(file)}
+
+
+def module_named(dotted: str) -> str:
+    """The module that a dotted name is, or is in."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:length])
+        if path.with_suffix(".py").is_file():
+            return ".".join(parts[:length])
+        if path.is_dir():
+            return ".".join([*parts[:length], "__init__"])
+    return "__init__"
+
+
+def test_the_table_lists_every_module() -> None:
+    """A new module needs a row, that is, a thought about where it belongs."""
+    assert sorted({unit_of(name_of(file)) for file in FILES}) == sorted(ALLOWED)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_modules_import_only_what_the_table_allows(file: Path) -> None:
+    """Imports point one way, down the picture in the package's docstring."""
+    unit = unit_of(name_of(file))
+
+    assert {unit_of(name) for name in our_imports(file)} - {unit} <= set(ALLOWED[unit].split())
+
+
+def test_the_table_has_no_cycle() -> None:
+    """What is allowed points one way, too."""
+    list(TopologicalSorter({unit: allowed.split() for unit, allowed in ALLOWED.items()}).static_order())
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Also within the packages, and also inside functions."""
+    list(TopologicalSorter({name_of(file): our_imports(file) for file in FILES}).static_order())
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if unit_of(name_of(file)) in PURE], ids=name_of)
+def test_pure_modules_have_no_async(file: Path) -> None:
+    """What decides is plain functions over values, to be read and tested without a loop."""
+    coloured = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+
+    assert [] == [ast.unparse(node) for node in ast.walk(tree_of(file)) if isinstance(node, coloured)]
+    assert {"asyncio", "anyio", "trio"}.isdisjoint(name.partition(".")[0] for name in imports(ast.walk(tree_of(file))))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_aiohttp_stays_at_the_edge(file: Path) -> None:
+    """Two modules and the emulator name it; everything else takes and gives bytes."""
+    packages = {name.partition(".")[0] for name in imports(ast.walk(tree_of(file)))}
+
+    assert "aiohttp" not in packages or unit_of(name_of(file)) in KNOWS_AIOHTTP
+
+
+def test_the_import_is_light() -> None:
+    """Neither the command line, nor the emulator, nor anything that decodes pictures is loaded before it is needed."""
+    code = "import sys, json, picpik_async; print(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+    loaded = set(json.loads(result.stdout))
+
+    heavy = ["PIL", "numpy", "cv2", "cyclopts", "rich", "IPython", "picpik_async.cli", "picpik_async.emulator"]
+    assert [] == [name for name in [*heavy, "picpik_async.testing"] if name in loaded]
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_modules_are_short(file: Path) -> None:
+    """One noun per module, and less than 400 lines about it."""
+    assert len(file.read_text().splitlines()) < LONGEST_MODULE
+
+
+def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its decorators and its docstring."""
+    first = function.body[0]
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(function) else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_functions_are_short(file: Path) -> None:
+    """Each can be read at a glance: at most 40 lines besides its docstring."""
+    functions = [node for node in ast.walk(tree_of(file)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+    assert {} == {node.name: length_of(node) for node in functions if length_of(node) > LONGEST_FUNCTION}
