@@ -1,0 +1,1 @@
+"""What the SDK gains, measured against what one would write instead and against the floor; `python -m benchmarks`."""
