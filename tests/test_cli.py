@@ -425,6 +425,18 @@ def test_interrupting_with_an_embedded_emulator() -> None:
     assert "error: interrupted" == err.splitlines()[-1]
 
 
+def test_standard_output_that_cannot_be_written() -> None:
+    """A full disk, or a reader that has gone, is one line and exit code 1."""
+    with (
+        Path("/dev/full").open("w") as full,
+        started("balance", "--emulator", stdout=full, stderr=subprocess.PIPE) as process,
+    ):
+        _, err = process.communicate(timeout=30)
+
+    assert 1 == process.returncode
+    assert "error: cannot write to standard output: No space left on device\n" == err
+
+
 def test_emulator_serves_until_interrupted(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """`picpik emulator` prints what to export; other commands reach it by that; Ctrl-C is its regular end."""
     with started("emulator", "--port", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

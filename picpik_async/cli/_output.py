@@ -42,11 +42,21 @@ class Output:
         self.console.print(text, soft_wrap=True)
 
     def result(self, document: dict[str, Any], lines: Iterable[str | os.PathLike[str]]) -> None:
-        """The result on stdout: *document* for scripts, *lines* for people."""
+        """The result on stdout: *document* for scripts, *lines* for people.
+
+        Raises:
+            PicpikError: nobody reads it, or the disk is full.
+        """
         texts: Iterable[str | os.PathLike[str]] = [json.dumps(document)] if self.as_json else lines
-        # File names need not be text in the locale's encoding.
-        sys.stdout.buffer.write(b"".join(os.fsencode(text) + b"\n" for text in texts))
-        sys.stdout.buffer.flush()
+        try:
+            # File names need not be text in the locale's encoding.
+            sys.stdout.buffer.write(b"".join(os.fsencode(text) + b"\n" for text in texts))
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            # Python would try again at its exit: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            msg = f"cannot write to standard output: {error.strerror}"
+            raise PicpikError(msg) from error
 
     def error(
         self,
