@@ -175,7 +175,7 @@ class Body:
     """
 
     def __init__(self, layout: Layout, private_key: Secret, *, slice_size: int, limiter: CapacityLimiter) -> None:
-        self.size = layout.size
+        self.size: int = layout.size
         self._layout = layout
         self._private_key = private_key
         self._step = slice_size - slice_size % 3  # whole Base64 groups, so that slices join without padding

@@ -72,8 +72,8 @@ class Credentials:
         ConfigurationError: a key is empty, or has a line break.
     """
 
-    PUBLIC_KEY_VARIABLE: ClassVar = "PICPIK_PUBLIC_KEY"
-    PRIVATE_KEY_VARIABLE: ClassVar = "PICPIK_PRIVATE_KEY"
+    PUBLIC_KEY_VARIABLE: ClassVar[str] = "PICPIK_PUBLIC_KEY"
+    PRIVATE_KEY_VARIABLE: ClassVar[str] = "PICPIK_PRIVATE_KEY"
 
     public_key: str
     private_key: Secret = attrs.field(converter=_to_secret, repr=False, eq=False)
@@ -136,7 +136,7 @@ class Endpoint:
     # Hosts: step 4 of https://picpik.ai/zh/api-docs/start
     INTERNATIONAL: ClassVar[Endpoint]
     CHINA: ClassVar[Endpoint]
-    VARIABLE: ClassVar = "PICPIK_ENDPOINT"
+    VARIABLE: ClassVar[str] = "PICPIK_ENDPOINT"
 
     url: str = attrs.field(converter=_without_slash)
     allow_insecure_http: bool = attrs.field(default=False, kw_only=True)

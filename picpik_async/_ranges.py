@@ -45,17 +45,13 @@ def _check_range(field: str, value: float, low: float, high: float, *, older: bo
     warnings.warn(msg, UserWarning, stacklevel=5)  # whoever called the attrs class
 
 
-def _field(convert: Callable[[Any, str], Any], *, within: str = "", required: bool = False, **metadata: Any) -> Any:
+def _field(convert: Callable[[Any, str], Any], *, within: str = "", **metadata: Any) -> Any:
     def converter(value: Any, attribute: attrs.Attribute[Any]) -> Any:
-        if value is None and not required:
+        if value is None:
             return None
         return convert(value, f"{within}.{attribute.name}" if within else attribute.name)
 
-    return attrs.field(
-        default=attrs.NOTHING if required else None,
-        converter=attrs.Converter(converter, takes_field=True),
-        metadata=metadata,
-    )
+    return attrs.field(default=None, converter=attrs.Converter(converter, takes_field=True), metadata=metadata)
 
 
 def integer(low: int, high: int, *, step: int = 1, older: bool = False, within: str = "") -> Any:
@@ -118,9 +114,9 @@ def flag(*, within: str = "") -> Any:
     return _field(convert, within=within)
 
 
-def text(*, required: bool = False) -> Any:
-    """A string that is not empty; optional unless *required*."""
-    return _field(one_text, required=required)
+def text() -> Any:
+    """An optional string that is not empty."""
+    return _field(one_text)
 
 
 def one_text(value: Any, field: str) -> str:

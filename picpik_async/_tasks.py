@@ -105,7 +105,7 @@ class Task:
     __slots__ = ("_owner", "uid")
 
     def __init__(self, uid: str, owner: TaskOwner) -> None:
-        self.uid = uid
+        self.uid: str = uid
         self._owner = owner
 
     async def detail(self) -> TaskDetail:

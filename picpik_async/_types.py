@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from picpik_async._images import ImageSource
-from picpik_async._ranges import flag, integer, number, refused, text, to_texts
+from picpik_async._ranges import flag, integer, number, one_text, refused, text, to_texts
 from picpik_async.errors import InvalidRequestError
 
 __all__ = ["CreditBalance", "Image2Image", "InferenceParams", "Mask", "Model", "Models"]
@@ -31,6 +31,10 @@ def _to_mask(value: Any) -> ImageSource | None:
 
 def _to_reference(value: Any) -> ImageSource | None:
     return None if value is None else ImageSource.of(value, field="image2image.image")
+
+
+def _to_code(value: str) -> str:
+    return one_text(value, "model_code")
 
 
 def _to_words(values: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -123,7 +127,7 @@ class Model:
         inference_params: an `InferenceParams`, or a mapping.
     """
 
-    model_code: str = text(required=True)
+    model_code: str = attrs.field(converter=_to_code)
     name: str | None = attrs.field(default=None, kw_only=True)
     is_official: bool | None = attrs.field(default=None, kw_only=True)
     trigger_word_list: tuple[str, ...] | None = attrs.field(default=None, kw_only=True, converter=_to_words)

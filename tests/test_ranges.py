@@ -31,13 +31,6 @@ class Sample:
     word: str | None = text()
 
 
-@attrs.frozen
-class Named:
-    """A required field."""
-
-    word: str = text(required=True)
-
-
 class Unshowable:
     """A value whose repr fails."""
 
@@ -169,14 +162,6 @@ def test_any_value_is_taken_or_refused(value: Any) -> None:
                 continue
         assert type(taken) in {int, float, bool, str, type(None)}
         assert taken == value
-
-
-def test_a_required_field_is_not_none() -> None:
-    """None and nothing are refused alike where the service requires a value."""
-    with pytest.raises(InvalidRequestError, match="word is None, but must be a string that is not empty"):
-        Named(None)  # type: ignore[arg-type]
-
-    assert "Euler" == Named("Euler").word
 
 
 @pytest.mark.parametrize(("value", "shown"), [(Unshowable(), "a value of type Unshowable"), ("\n", r"'\n'")])

@@ -130,6 +130,21 @@ def plain_constructor() -> None:
     assert_type(Model("m", inference_params=params).inference_params, InferenceParams | None)
 
 
+def wrong_types() -> None:
+    """What would be refused at run time is refused by type checkers, too."""
+    Model()  # type: ignore[call-arg]
+    Model(5)  # type: ignore[arg-type]
+    Mask("room.jpg")  # type: ignore[call-arg]
+    InferenceParams(steps="10")  # type: ignore[arg-type]
+    ModifyMaskedPixels(seed="7")  # type: ignore[arg-type]
+    ModifyMaskedPixels(masked="room.jpg")  # type: ignore[arg-type]
+    ModifyMaskedPixels(positive_prompts=5)  # type: ignore[arg-type]
+    ModifyMaskedPixels(main_model=5)  # type: ignore[arg-type]
+    ModifyMaskedPixels().with_prompts(5)  # type: ignore[arg-type]
+    TerminateTask()  # type: ignore[call-arg]
+    Credentials("public")  # type: ignore[call-arg]
+
+
 async def session() -> None:
     """The README's path, from keys to saved pictures."""
     async with PicpikSession() as picpik:

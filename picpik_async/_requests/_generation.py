@@ -151,8 +151,8 @@ class ModifyMaskedPixels(GenerationJob):
             unless width and height are set; not a parameter of the API.
     """
 
-    action: ClassVar = "ModifyMaskedPixels"
-    image_list: ClassVar = "ImageAndMaskList"
+    action: ClassVar[str] = "ModifyMaskedPixels"
+    image_list: ClassVar[str] = "ImageAndMaskList"
 
     masked: Mask | None = attrs.field(default=None, converter=_to_masked)
     image2image: Image2Image | None = attrs.field(default=None, converter=_to_image2image)

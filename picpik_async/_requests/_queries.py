@@ -35,7 +35,7 @@ class ListTasksDetails(Query[tuple[TaskDetail, ...]]):
         task_uid_list: ids of tasks; no maximum is documented.
     """
 
-    action: ClassVar = "ListTasksDetails"
+    action: ClassVar[str] = "ListTasksDetails"
     task_uid_list: tuple[str, ...] = attrs.field(converter=_to_uids)
 
 
@@ -46,7 +46,7 @@ class ListRunningTasks(Query[tuple[str, ...]]):
     See https://picpik.ai/api-docs/api-reference/ListRunningTasks.
     """
 
-    action: ClassVar = "ListRunningTasks"
+    action: ClassVar[str] = "ListRunningTasks"
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +59,7 @@ class TerminateTask(Query[None]):
         task_uid: the id of the task.
     """
 
-    action: ClassVar = "TerminateTask"
+    action: ClassVar[str] = "TerminateTask"
     task_uid: str = attrs.field(converter=_to_uid)
 
 
@@ -70,7 +70,7 @@ class ListModels(Query[Models]):
     See https://picpik.ai/api-docs/api-reference/ListModels.
     """
 
-    action: ClassVar = "ListModels"
+    action: ClassVar[str] = "ListModels"
 
 
 @attrs.frozen(kw_only=True)
@@ -80,4 +80,4 @@ class GetCreditBalance(Query[CreditBalance]):
     See https://picpik.ai/api-docs/api-reference/GetCreditBalance.
     """
 
-    action: ClassVar = "GetCreditBalance"
+    action: ClassVar[str] = "GetCreditBalance"
