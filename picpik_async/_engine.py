@@ -85,9 +85,9 @@ class Engine:
                 self._ready.set()
                 try:
                     await self._stop.wait()
-                    await self._drain()
                 finally:
                     self._end()
+                await self._drain()
                 self._group.cancel_scope.cancel()
         finally:
             self._end()

@@ -247,6 +247,32 @@ async def test_exception_before_the_commit_point() -> None:
     assert "connect" == caught.value.stage
 
 
+async def test_aborted_while_the_transport_goes_on() -> None:
+    """A transport that does not mind being cancelled is stopped at the commit point."""
+
+    class Stubborn(FakeTransport):
+        async def send(self, body: Any, *, before_tail: Any = None) -> Answer:
+            with contextlib.suppress(asyncio.CancelledError):
+                await anyio.sleep_forever()
+            return await super().send(body, before_tail=before_tail)
+
+    transport = Stubborn(lambda _request: {"RetCode": 0, "TaskUID": "a"})
+    picpik = PicpikSession(CREDENTIALS, transport=transport)
+
+    async def submit() -> None:
+        with pytest.raises(TransportError, match="nothing was paid") as caught:
+            await picpik.submit(job(), request_uuid=UUID)
+        assert UUID == caught.value.request_uuid
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(submit)
+        await anyio.wait_all_tasks_blocked()
+        await picpik.aclose()
+
+    assert [] == transport.requests
+    assert () == picpik.tasks
+
+
 @attrs.define
 class Trial:
     """One submit of the property test, and what became of it."""
