@@ -25,8 +25,9 @@ _Hole: TypeAlias = NDArray[np.bool_]
 _Points: TypeAlias = NDArray[np.int64]  # (n, 2), row and column
 
 _REACH: Final = 3  # a patch is 7 × 7 pixels
-_WINDOW: Final = [(dy, dx) for dy in range(-_REACH, _REACH + 1) for dx in range(-_REACH, _REACH + 1)]
-_NEIGHBOURS: Final = [(0, 1), (1, 0), (0, -1), (-1, 0), (0, 2), (2, 0), (0, -2), (-2, 0)]
+_WINDOW: Final = np.array([(dy, dx) for dy in range(-_REACH, _REACH + 1) for dx in range(-_REACH, _REACH + 1)])
+_VOTES: Final = np.exp(-(_WINDOW**2).sum(axis=1) / 4).astype(np.float32)  # the middle of a patch counts most
+_NEIGHBOURS: Final = np.array([(0, 1), (1, 0), (0, -1), (-1, 0), (0, 2), (2, 0), (0, -2), (-2, 0)])
 _WORKING_SIDE: Final = 160  # pixels of the longer side at which sources are looked for, so that a megapixel takes < 1 s
 _SMALLEST_SIDE: Final = 40
 _ROUNDS: Final = 4
@@ -145,34 +146,39 @@ def _matched(image: _Floats, gaps: _Hole, shifts: _Floats | None, rng: np.random
         sources = np.where(allowed[tuple(inherited.T)][:, None], inherited, sources)
     number = np.full(gaps.shape, -1)
     number[gaps] = np.arange(len(targets))
-    nearest = _nearest_known(gaps)
+    search = _Search(image, targets, sources, allowed, _nearest_known(gaps))
     for _ in range(_ROUNDS):
-        search = _Search(image, targets, sources, allowed, nearest)
         for step in _NEIGHBOURS:
-            search.spread(number, np.array(step))
+            search.spread(number, step)
         reach = int(size.max()) // 2
         while reach >= 1:
             search.consider(search.sources + rng.integers(-reach, reach + 1, targets.shape))
             reach //= 3
-        sources = search.sources
-        image = _voted(image, targets, sources, number)
+        image = _voted(image, targets, search.sources, number)
+        search.look_again(image)
     field = np.zeros((*gaps.shape, 2), np.float32)
-    field[gaps] = (sources - targets) / size
+    field[gaps] = (search.sources - targets) / size
     return image, field
 
 
 class _Search:
-    """One round of looking for better sources of all *targets* at once."""
+    """Looks for better sources of all *targets* at once."""
 
     def __init__(self, image: _Floats, targets: _Points, sources: _Points, allowed: _Hole, nearest: _Points) -> None:
-        self._patches = _patches_of(image)
+        self.sources = sources.copy()
         self._targets = targets
         self._allowed = allowed
         self._nearest = nearest
         self._size = np.array(allowed.shape)
-        self._wanted = self._patches[tuple(targets.T)]
-        self.sources = sources.copy()
-        self._costs = self._cost(sources)
+        self._patches = _patches(image, np.argwhere(allowed))
+        self._place = np.zeros(allowed.shape, np.int64)
+        self._place[allowed] = np.arange(len(self._patches))
+        self.look_again(image)
+
+    def look_again(self, image: _Floats) -> None:
+        """Compare with what has become of the targets."""
+        self._wanted = _patches(image, self._targets)
+        self._costs = self._cost(self.sources)
 
     def consider(self, candidates: _Points) -> None:
         """Take those *candidates* that are allowed and better than the sources so far."""
@@ -190,7 +196,7 @@ class _Search:
         self.consider(np.where(neighbours[:, None] >= 0, self.sources[neighbours] - step, self.sources))
 
     def _cost(self, sources: _Points) -> _Floats:
-        difference = self._patches[tuple(sources.T)] - self._wanted
+        difference = self._patches[self._place[tuple(sources.T)]] - self._wanted
         far = ((sources - self._nearest) / self._size.max()).astype(np.float32)
         costs: _Floats = np.einsum("ij,ij->i", difference, difference)
         costs += _FARNESS * len(_WINDOW) * np.einsum("ij,ij->i", far, far)
@@ -220,28 +226,24 @@ def _nearest_known(gaps: _Hole) -> _Points:
     return nearest
 
 
-def _patches_of(image: _Floats) -> _Floats:
-    """The patch around every pixel, as (height, width, 147)."""
-    height, width = image.shape[:2]
+def _patches(image: _Floats, centres: _Points) -> _Floats:
+    """The patch around every centre, as (n, 147)."""
     padded = cv2.copyMakeBorder(image, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_REFLECT_101)
-    views = [padded[_REACH + dy : _REACH + dy + height, _REACH + dx : _REACH + dx + width] for dy, dx in _WINDOW]
-    return np.concatenate(views, axis=2)
+    rows, columns = np.moveaxis(centres[:, None] + _WINDOW + _REACH, 2, 0)
+    patches: _Floats = padded[rows, columns].reshape(len(centres), 3 * len(_WINDOW))
+    return patches
 
 
 def _voted(image: _Floats, targets: _Points, sources: _Points, number: _Points) -> _Floats:
     """Every missing pixel as the weighted mean of what the patches over it say."""
+    rows, columns = np.moveaxis(targets[:, None] + _WINDOW + _REACH, 2, 0)
+    neighbours = np.pad(number, _REACH, constant_values=-1)[rows, columns]
+    spots = sources[neighbours] - _WINDOW
     size = np.array(number.shape)
-    total = np.zeros((len(targets), 3), np.float32)
-    weights = np.zeros((len(targets), 1), np.float32)
-    for step in _WINDOW:
-        neighbours = number[tuple(_inside(targets + step, size).T)]
-        spots = sources[neighbours] - step
-        valid = (neighbours >= 0) & (spots >= 0).all(axis=1) & (spots < size).all(axis=1)
-        weight = np.exp(-(step[0] ** 2 + step[1] ** 2) / 4) * valid[:, None]
-        total += weight * image[tuple(_inside(spots, size).T)]
-        weights += weight
+    weights = _VOTES * ((neighbours >= 0) & ((spots >= 0) & (spots < size)).all(axis=2))
+    rows, columns = np.moveaxis(_inside(spots, size), 2, 0)
     voted = image.copy()
-    voted[tuple(targets.T)] = total / weights
+    voted[tuple(targets.T)] = np.einsum("ns,nsc->nc", weights, image[rows, columns]) / weights.sum(axis=1)[:, None]
     return voted
 
 

@@ -98,6 +98,7 @@ class Service:
         self.requests: Counter[str] = Counter()
         self._credentials = credentials
         self._settings = settings
+        self._used = 0
         self._luck = random.Random(0)  # noqa: S311 (which tasks fail is the same in every run)
         self._expires = int(self._clock.now()) + _YEAR
         self._schedule = Schedule(
@@ -188,7 +189,7 @@ class Service:
         hidden = {"Signature", *DRAWINGS[parameters["Action"]].image_fields}
         kept = {name: value for name, value in parameters.items() if name not in hidden}
         cost = self._settings.cost(kept)
-        if cost > self._settings.credits - self._used():
+        if cost > self._settings.credits - self._used:
             msg = f"insufficient credits: the task costs {cost}"
             raise Refusal(msg, RetCode.INSUFFICIENT_CREDITS)
         entry = LedgerEntry(
@@ -209,6 +210,7 @@ class Service:
             ready=now + self._settings.queue_time,
             failure=self._failure(kept),
         )
+        self._used += cost
         self.ledger.append(entry)
         self._schedule.add(task)
         self._settle()
@@ -218,9 +220,6 @@ class Service:
         if self._luck.random() < self._settings.error_share:
             return "emulated error"
         return self._settings.fail(parameters) if self._settings.fail else None
-
-    def _used(self) -> int:
-        return sum(entry.cost for entry in self.ledger)
 
     def _list_tasks_details(self, task_uids: list[str], now: float) -> dict[str, Any]:
         tasks = [task for uid in task_uids if (task := self._schedule.find(uid)) is not None]
@@ -254,6 +253,6 @@ class Service:
     def _get_credit_balance(self) -> dict[str, Any]:
         return {
             "TotalCredits": self._settings.credits,
-            "UsedCredits": self._used(),
+            "UsedCredits": self._used,
             "ExpireTimestamp": self._expires,
         }
