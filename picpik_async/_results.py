@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import anyio
-import anyio.to_thread
 import attrs
 
 from picpik_async._pixels import sniff
-from picpik_async.errors import DownloadError, PicpikError
+from picpik_async.errors import DownloadError, PicpikError, legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +86,7 @@ class ResultImage:
         """
         data = self._data if self._data is not None else await self._fetch()
         name = self._name(data)
-        return await self._fetcher.in_thread(self._write, data, os.fspath(path), name)
+        return await self._fetcher.in_thread(self._write, data, os.fsdecode(path), name)
 
     async def pil(self) -> Image:
         """The picture as a `PIL.Image`, decoded.
@@ -98,6 +97,16 @@ class ResultImage:
         """
         data = await self.read()
         return await self._fetcher.in_thread(_to_pil, data)
+
+    async def show(self) -> None:
+        """Fetch the picture and display it in the system's viewer.
+
+        Raises:
+            DownloadError: as in `read`.
+            ConfigurationError: as in `read`.
+        """
+        picture = await self.pil()
+        await self._fetcher.in_thread(picture.show)
 
     async def _fetch(self) -> bytes:
         return await self._fetcher.fetch(self.url, task_uid=self._task_uid)
@@ -111,10 +120,11 @@ class ResultImage:
         try:
             target = Path(path, name) if path.endswith(os.sep) or Path(path).is_dir() else Path(path)
             write_atomically(data, target)
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            hint = "; free some space and save again" if error.errno == errno.ENOSPC else ""
-            msg = f"cannot write {path}: {reason}{hint}"
+        except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number else type(error).__name__
+            hint = "; free some space and save again" if number == errno.ENOSPC else ""
+            msg = f"cannot write {legible(path)}: {reason}{hint}"
             raise DownloadError(msg, task_uid=self._task_uid) from error
         return target
 
@@ -184,8 +194,7 @@ class TaskResult:
             await self._for_each(ResultImage.read)
             ipython.display.display(self)
             return
-        for picture in await self._for_each(ResultImage.pil):
-            await anyio.to_thread.run_sync(picture.show)
+        await self._for_each(ResultImage.show)
 
     async def _for_each(self, action: Any) -> list[Any]:
         done: list[Any] = [None] * len(self.images)

@@ -1,0 +1,421 @@
+"""Tests of reading, saving and showing results."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import stat
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import pytest
+from fault_server import FaultServer, answering, details, service
+from hypothesis import given
+from hypothesis import strategies as st
+from jobs import picture, session
+from PIL import ImageShow
+
+from picpik_async import ResultImage, TaskDetail, TaskResult
+from picpik_async.errors import ConfigurationError, DownloadError, ResultExpiredError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from PIL.Image import Image
+
+T = TypeVar("T")
+CANARY = "canary-signature"
+
+
+class Shelf:
+    """What pictures need of a session: here they lie ready, by address."""
+
+    def __init__(self, **pictures: bytes | Exception) -> None:
+        self.pictures = pictures
+        self.fetched: list[str] = []
+
+    async def fetch(self, url: str, *, task_uid: str) -> bytes:
+        """See `Fetcher.fetch`."""
+        del task_uid
+        self.fetched.append(url)
+        found = self.pictures[url]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """See `Fetcher.in_thread`."""
+        return await anyio.to_thread.run_sync(function, *args)
+
+
+def image(data: bytes | Exception | None = None, *, uid: str = "a-task", index: int = 0) -> ResultImage:
+    """A picture that can be fetched."""
+    return ResultImage("a", Shelf(a=picture() if data is None else data), task_uid=uid, index=index)
+
+
+def result(*pictures: bytes | Exception) -> TaskResult:
+    """A result whose pictures can be fetched."""
+    shelf = Shelf(**{str(index): data for index, data in enumerate(pictures)})
+    images = [ResultImage(str(index), shelf, task_uid="a-task", index=index) for index in range(len(pictures))]
+    detail = TaskDetail(task_uid="a-task", seed=7, cost=3, texts=("a text",))
+    return TaskResult(detail=detail, images=tuple(images))
+
+
+def names(folder: Path) -> list[str]:
+    """All files below a folder, hidden ones too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+@pytest.mark.anyio
+async def test_read_once() -> None:
+    """A picture is fetched once and kept."""
+    shelf = Shelf(a=picture())
+    found = ResultImage("a", shelf, task_uid="a-task", index=0)
+
+    assert picture() == await found.read() == await found.read()
+    assert (64, 64) == (await found.pil()).size
+    assert ["a"] == shelf.fetched
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("kind", "suffix"), [("PNG", ".png"), ("JPEG", ".jpg"), ("WEBP", ".webp")])
+async def test_save_in_folder(tmp_path: Path, kind: str, suffix: str) -> None:
+    """In a folder the name comes from the task, and the suffix from the bytes."""
+    data = picture(kind=kind)
+
+    saved = await image(data, uid="task_1-A", index=3).save(tmp_path)
+
+    assert tmp_path / f"task_1-A-3{suffix}" == saved
+    assert data == saved.read_bytes()
+    assert [saved.name] == names(tmp_path)
+
+
+@pytest.mark.anyio
+async def test_save_in_new_folder(tmp_path: Path) -> None:
+    """A path that ends with a separator is a folder, which is made."""
+    saved = await image().save(f"{tmp_path}/new/folder/")
+
+    assert tmp_path / "new/folder/a-task-0.png" == saved
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+async def test_save_as(tmp_path: Path, kind: Callable[[Path], Any]) -> None:
+    """A path that is no folder is the name, kept as it is; folders above it are made."""
+    target = tmp_path / "new" / "room.jpeg"
+
+    assert target == await image().save(kind(target))
+    assert picture() == target.read_bytes()
+    assert 0o666 & ~umask() == stat.S_IMODE(target.stat().st_mode)
+
+
+def umask() -> int:
+    """The process's file mode mask."""
+    old = os.umask(0)
+    os.umask(old)
+    return old
+
+
+@pytest.mark.anyio
+async def test_save_keeps_nothing_in_memory(tmp_path: Path) -> None:
+    """Saving a picture does not keep its bytes; saving one that was read does not fetch it again."""
+    found = image()
+    await found.save(tmp_path)
+
+    assert "not fetched yet" in repr(found)
+
+    shelf = Shelf(a=picture())
+    found = ResultImage("a", shelf, task_uid="a-task", index=0)
+    await found.read()
+    await found.save(tmp_path)
+
+    assert ["a"] == shelf.fetched
+
+
+@pytest.mark.anyio
+async def test_save_over(tmp_path: Path) -> None:
+    """An existing file is replaced, and a link is not followed."""
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    link = tmp_path / "link.png"
+    link.symlink_to(other)
+
+    await image().save(link)
+
+    assert not link.is_symlink()
+    assert picture() == link.read_bytes()
+    assert b"precious" == other.read_bytes()
+
+
+HOSTILE = [
+    "../../etc/passwd",
+    "/etc/passwd",
+    "a/b",
+    "C:\\x",
+    "nul\0byte",
+    "\u202etxt.exe",
+    ".",
+    "..",
+    "a.png",
+    " ",
+    "x" * 129,
+    "\ud800",
+    "a\n",
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("uid", HOSTILE, ids=ascii)
+async def test_hostile_task_uid(tmp_path: Path, uid: str) -> None:
+    """An id that is not harmless as a name becomes its hash."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    saved = await image(uid=uid).save(folder)
+
+    assert hashlib.sha256(uid.encode(errors="replace")).hexdigest() + "-0.png" == saved.name
+    assert [f"out/{saved.name}"] == names(tmp_path)
+
+
+@given(uid=st.text(min_size=1))
+def test_any_task_uid(uid: str) -> None:
+    """No id leads out of the folder."""
+    name = image(uid=uid)._name(picture())
+
+    assert Path(name).name == name
+    assert name.endswith("-0.png")
+    assert name.isascii()
+    assert len(name) < 200
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        pytest.param("file/", "File exists", id="file as folder"),
+        pytest.param("file/1.png", "File exists", id="file as parent"),
+        pytest.param("/proc/nowhere/1.png", "", id="unwritable"),
+        pytest.param("x" * 300, "File name too long", id="long"),
+        pytest.param("a\0b", "ValueError", id="NUL"),
+    ],
+)
+async def test_save_where_it_cannot_be(tmp_path: Path, where: str, reason: str) -> None:
+    """A place that cannot be written is told, with its path and the reason."""
+    (tmp_path / "file").write_bytes(b"precious")
+
+    with pytest.raises(DownloadError, match="cannot write") as caught:
+        await image().save(os.path.join(tmp_path, where))  # noqa: PTH118 - a Path would lose the separator
+
+    assert reason in str(caught.value)
+    assert "\0" not in str(caught.value)
+    assert "a-task" == caught.value.task_uid
+    assert ["file"] == names(tmp_path)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "No space left on device; free some space"), (errno.EIO, "Input/output error")]
+)
+async def test_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    """A disk that fails leaves the old file, and nothing else."""
+    target = tmp_path / "1.png"
+    target.write_bytes(b"old")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DownloadError, match=words):
+        await image().save(target)
+
+    assert b"old" == target.read_bytes()
+    assert ["1.png"] == names(tmp_path)
+
+
+@pytest.mark.anyio
+async def test_cancelled_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelling leaves no half file: the write at hand is finished."""
+    started, go_on = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slowly(descriptor: int) -> None:
+        started.set()
+        go_on.wait(10)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slowly)
+    async with anyio.create_task_group() as group:
+        group.start_soon(image().save, tmp_path)
+        await anyio.to_thread.run_sync(started.wait, 10)
+        group.cancel_scope.cancel()
+        threading.Timer(0.05, go_on.set).start()
+
+    assert ["a-task-0.png"] == names(tmp_path)
+    assert picture() == (tmp_path / "a-task-0.png").read_bytes()
+
+
+# --- batches -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_save_all(tmp_path: Path) -> None:
+    """A result is saved picture by picture; the paths are in their order."""
+    whole = result(picture(), picture(kind="JPEG"), picture(65))
+
+    paths = await whole.save(tmp_path / "out")
+
+    assert ["a-task-0.png", "a-task-1.jpg", "a-task-2.png"] == [path.name for path in paths]
+    assert {tmp_path / "out"} == {path.parent for path in paths}
+    assert picture(65) == paths[2].read_bytes()
+    assert (7, 3, ("a text",)) == (whole.seed, whole.cost, whole.texts)
+
+
+@pytest.mark.anyio
+async def test_one_failing_picture(tmp_path: Path) -> None:
+    """A picture that fails does not keep the others from being saved."""
+    gone = ResultExpiredError("gone")
+
+    with pytest.raises(ResultExpiredError) as caught:
+        await result(picture(), gone, picture()).save(tmp_path)
+
+    assert gone is caught.value
+    assert ["a-task-0.png", "a-task-2.png"] == names(tmp_path)
+
+
+@pytest.mark.anyio
+async def test_folder_is_a_file(tmp_path: Path) -> None:
+    """A result is saved in a folder, never over a file."""
+    (tmp_path / "out").write_bytes(b"precious")
+
+    with pytest.raises(DownloadError, match=r"cannot write .*: File exists"):
+        await result(picture()).save(tmp_path / "out")
+
+    assert b"precious" == (tmp_path / "out").read_bytes()
+
+
+@pytest.mark.anyio
+async def test_whole_way(tmp_path: Path) -> None:
+    """With a real session a batch is fetched in parallel, and what is gone does not disturb the rest."""
+    with FaultServer() as server:
+        urls = [f"{server.url}/{index}?{CANARY}" for index in range(6)]
+
+        def download(exchange: Any) -> None:
+            gone = exchange.target.startswith("/3")
+            answering(picture(), status=404 if gone else 200)(exchange)
+
+        server._scripts.append(service(ListTasksDetails=details(*urls), download=download))
+        async with session(server.url) as picpik:
+            found = await picpik.task("a-task").wait()
+            with pytest.raises(ResultExpiredError) as caught:
+                await found.save(tmp_path)
+
+    assert CANARY not in repr(caught.value)
+    assert [f"a-task-{index}.png" for index in (0, 1, 2, 4, 5)] == names(tmp_path)
+    assert urls == [one.url for one in found.images]
+    assert CANARY not in repr(found)
+
+
+def test_after_the_session(tmp_path: Path) -> None:
+    """What was read can be saved after the session and its loop; what was not says that the session is closed."""
+    with FaultServer() as server:
+        urls = [f"{server.url}/{index}" for index in range(2)]
+        server._scripts.append(service(ListTasksDetails=details(*urls), download=answering(picture())))
+
+        async def first() -> TaskResult:
+            async with session(server.url) as picpik:
+                found = await picpik.task("a-task").wait()
+                await found.images[0].read()
+                return found
+
+        async def second(found: TaskResult) -> None:
+            await found.images[0].save(tmp_path)
+            with pytest.raises(ConfigurationError, match="belongs to another event loop"):
+                await found.images[1].read()
+
+        async def same_loop() -> None:
+            found = await first()
+            await found.images[0].save(tmp_path)
+            with pytest.raises(ConfigurationError, match="session is closed"):
+                await found.images[1].read()
+
+        asyncio.run(second(asyncio.run(first())))
+        asyncio.run(same_loop())
+
+    assert ["a-task-0.png"] == names(tmp_path)
+
+
+# --- showing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_notebook_shows_what_was_read() -> None:
+    """A notebook shows the bytes that were read, one line for the others, and never an address."""
+    shelf = Shelf(**{CANARY: picture(kind="JPEG")})
+    found = ResultImage(CANARY, shelf, task_uid="a-task", index=0)
+    whole = TaskResult(detail=TaskDetail(task_uid="a-task", image_urls=(CANARY,)), images=(found,))
+
+    assert {"text/plain": "<ResultImage 0 of task a-task: not fetched yet>"} == found._repr_mimebundle_(include=None)
+    assert "<p>picture 0: not fetched yet; <code>await result.show()</code></p>" == whole._repr_html_()
+
+    data = await found.read()
+    bundle = found._repr_mimebundle_()
+
+    assert f"<ResultImage 0 of task a-task: {len(data)} bytes>" == bundle["text/plain"]
+    assert 'src="data:image/jpeg;base64,/9j/' in bundle["text/html"]
+    assert bundle["text/html"] == whole._repr_html_()
+    assert CANARY not in f"{bundle}{whole!r}{found}{whole.detail}"
+
+
+@pytest.fixture
+def viewed() -> Iterator[list[tuple[int, int]]]:
+    """The sizes of the pictures that the system's viewer was asked to show."""
+    sizes: list[tuple[int, int]] = []
+
+    class Viewer(ImageShow.Viewer):
+        def show(self, image: Image, **_options: Any) -> int:
+            sizes.append(image.size)
+            return 1
+
+    before = list(ImageShow._viewers)
+    ImageShow.register(Viewer, 0)
+    yield sizes
+    ImageShow._viewers[:] = before
+
+
+@pytest.mark.anyio
+async def test_show_in_viewer(viewed: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside a notebook the system's viewer shows the pictures, with or without IPython around."""
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    await result(picture(), picture(65)).show()
+
+    assert {(64, 64), (65, 65)} == set(viewed)
+
+    import IPython  # noqa: F401, PLC0415 - as if somebody had imported it
+
+    await image().show()
+
+    assert 3 == len(viewed)
+
+
+@pytest.mark.anyio
+async def test_show_in_notebook(capsys: pytest.CaptureFixture[str], viewed: list[tuple[int, int]]) -> None:
+    """In IPython the result is displayed there, once its pictures are fetched."""
+    from IPython.core.interactiveshell import InteractiveShell  # noqa: PLC0415 - takes a while
+    from traitlets.config import Config  # noqa: PLC0415 - comes with IPython
+
+    InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    try:
+        whole = result(picture())
+        await whole.show()
+    finally:
+        InteractiveShell.clear_instance()
+
+    assert "TaskResult(" in capsys.readouterr().out
+    assert f"{len(picture())} bytes" in repr(whole.images[0])
+    assert [] == viewed
