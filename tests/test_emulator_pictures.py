@@ -140,9 +140,9 @@ def test_a_seed_decides_the_filling(kind: str) -> None:
     assert (fillings[0] != picture[hole]).any()
 
 
-@pytest.mark.parametrize("size", [(64, 64), (64, 2560), (2, 3)])
+@pytest.mark.parametrize("size", [(64, 64), (64, 2560), (2, 130), (2, 3)])
 def test_pictures_of_any_size_are_filled(size: tuple[int, int]) -> None:
-    """Small and long pictures are no special case."""
+    """Thumbnails and long pictures are filled too."""
     picture = scene(*size)
     hole = np.zeros(size, bool)
     hole[: size[0] // 2, : size[1] // 2] = True

