@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long an example takes is no promise of ours, and varies on a busy machine.
+settings.register_profile("picpik", deadline=None)
+settings.load_profile("picpik")
 
 
 @pytest.fixture
