@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import subprocess
@@ -209,20 +210,18 @@ def test_used_from_another_loop() -> None:
         assert 1 == len(server.requests)
 
 
-def script(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program that complains about everything."""
-    return subprocess.run(  # noqa: S603 - the interpreter that runs this test
-        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(text), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@contextlib.contextmanager
+def program(text: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A running Python program that complains about everything."""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(text), *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:  # noqa: S603 - Python
+        yield running
 
 
 def test_used_in_a_forked_child() -> None:
     """A forked child gets an error instead of its parent's connection, and the parent goes on."""
-    program = """
+    text = """
         import asyncio, os, sys, warnings
         from picpik_async import Credentials, PicpikSession
         from picpik_async.errors import ConfigurationError
@@ -244,10 +243,11 @@ def test_used_in_a_forked_child() -> None:
         asyncio.run(main())
     """
     with FaultServer(answering(BALANCE)) as server:
-        ended = script(program, server.url)
+        with program(text, server.url) as running:
+            output, errors = running.communicate(timeout=60)
 
-        assert ("", 0) == (ended.stderr, ended.returncode)
-        assert "made before a fork; make one per process, after the fork" in ended.stdout
+        assert ("", 0) == (errors, running.returncode)
+        assert "made before a fork; make one per process, after the fork" in output
         assert 2 == len(server.requests)
         assert 1 == server.connections
 
@@ -469,7 +469,7 @@ def test_forgotten_after_its_loop() -> None:
 
 def test_program_that_never_closes() -> None:
     """A program may end with an open session, whatever it is doing, and nothing is printed."""
-    program = """
+    text = """
         import asyncio, io, os, sys
         from PIL import Image
         from picpik_async import Credentials, ModifyMaskedPixels, PicpikSession
@@ -485,21 +485,22 @@ def test_program_that_never_closes() -> None:
             await picpik.balance()
             uses = [picpik.task("a").wait(), picpik.models(), picpik.submit(ModifyMaskedPixels.inpaint(png("L"), png("L")))]
             tasks = [asyncio.create_task(use) for use in uses]
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(sys.stdin.readline)
 
         asyncio.run(main())
     """
-    running = service(
+    endless = service(
         GetCreditBalance=BALANCE,
         ListTasksDetails=details(status="Running"),
         ListModels=Exchange.drain,
         submit=Exchange.drain,
     )
-    with FaultServer(running) as server:
-        ended = script(program, server.url)
+    expected = {"GetCreditBalance", "ListTasksDetails", "ListModels", "ModifyMaskedPixels"}
+    with FaultServer(endless) as server, program(text, server.url) as running:
+        until(lambda: expected == {*server.actions})
+        output, errors = running.communicate("end\n", timeout=60)
 
-        assert ("", "", 0) == (ended.stdout, ended.stderr, ended.returncode)
-        assert {"GetCreditBalance", "ListTasksDetails", "ListModels", "ModifyMaskedPixels"} == {*server.actions}
+        assert ("", "", 0) == (output, errors, running.returncode)
 
 
 @pytest.mark.anyio

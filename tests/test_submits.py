@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import attrs
 import pytest
@@ -248,15 +249,21 @@ async def test_exception_before_the_commit_point() -> None:
 
 
 async def test_aborted_while_the_transport_goes_on() -> None:
-    """A transport that does not mind being cancelled is stopped at the commit point."""
+    """A transport that sends in a task of its own, which nobody cancels, is stopped at the commit point."""
+    gate = anyio.Event()
 
-    class Stubborn(FakeTransport):
+    class Detour(FakeTransport):
+        sending: asyncio.Task[Answer]
+
         async def send(self, body: Any, *, before_tail: Any = None) -> Answer:
-            with contextlib.suppress(asyncio.CancelledError):
-                await anyio.sleep_forever()
-            return await super().send(body, before_tail=before_tail)
+            async def held_back() -> None:
+                await gate.wait()
+                await before_tail()
 
-    transport = Stubborn(lambda _request: {"RetCode": 0, "TaskUID": "a"})
+            self.sending = asyncio.create_task(super().send(body, before_tail=held_back))
+            return await asyncio.shield(self.sending)
+
+    transport = Detour(lambda _request: {"RetCode": 0, "TaskUID": "a"})
     picpik = PicpikSession(CREDENTIALS, transport=transport)
 
     async def submit() -> None:
@@ -266,8 +273,12 @@ async def test_aborted_while_the_transport_goes_on() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(submit)
-        await anyio.wait_all_tasks_blocked()
+        while not hasattr(transport, "sending"):
+            await anyio.lowlevel.checkpoint()
         await picpik.aclose()
+    gate.set()
+    with pytest.raises(TransportError, match="nothing was paid"):
+        await transport.sending
 
     assert [] == transport.requests
     assert () == picpik.tasks

@@ -224,6 +224,19 @@ async def test_server_that_never_reads() -> None:
     assert "send" == caught.value.stage
 
 
+async def test_server_that_never_reads_over_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """A stalled upload over TLS ends in time, too."""
+    with FaultServer(lambda exchange: exchange.hang(), tls=server_tls) as server:
+        body = await large_body(2000)
+        start = time.monotonic()
+        async with connected(server, patience=0.3, ssl=client_tls) as transport:
+            with pytest.raises(RequestTimeoutError, match=r"send: no progress"):
+                await transport.send(body, before_tail=nothing)
+
+        assert time.monotonic() - start < 2
+        assert [] == server.complete
+
+
 async def test_slow_upload_may_take_its_time() -> None:
     """An upload that takes longer than the timeout in all goes on while it makes progress."""
 
