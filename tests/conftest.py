@@ -11,6 +11,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["picpik_async.testing"]
+
 # How long an example takes is no promise of ours, and varies on a busy machine.
 settings.register_profile("picpik", deadline=None)
 settings.load_profile("picpik")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from jupyter_client.blocking.client import BlockingKernelClient
 
-pytest_plugins = ["picpik_async.testing"]
 PATIENCE = 60  # seconds for one message of the kernel; a limit, not a wait
 
 

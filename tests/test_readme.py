@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sybil import Example
 
 README = Path(__file__).parent.parent / "README.md"
-pytest_plugins = ["picpik_async.testing"]
 
 
 def run_block(example: Example) -> None:
