@@ -14,6 +14,7 @@ import logging
 from picpik_async import errors, masks
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._images import ImageSource
+from picpik_async._inputs import ImageInput
 from picpik_async._requests import (
     GetCreditBalance,
     ListModels,
@@ -35,6 +36,7 @@ __all__ = [
     "Endpoint",
     "GetCreditBalance",
     "Image2Image",
+    "ImageInput",
     "ImageSource",
     "InferenceParams",
     "Limits",

@@ -33,12 +33,16 @@ from picpik_async.errors import (
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from types import TracebackType
 
     from picpik_async._config import Endpoint, Limits, RetryPolicy
 
 __all__ = ["Downloads", "check_picture", "check_url", "shown_url"]
 
+_MINIMUM_RATE: Final = (
+    10_000  # bytes per second; what comes slower than this is not waited for beyond the request timeout
+)
 _GONE: Final = frozenset({403, 404, 410})
 _HEADERS: Final = {"Accept-Encoding": "identity"}
 
@@ -99,24 +103,28 @@ class Downloads:
                     msg = f"the result could not be fetched: {error}"
                     raise kind(msg, **where) from None
                 pause = delay(attempt, self._retry, self._rng, retry_after=getattr(error, "retry_after", None))
-            except MalformedAnswerError:
-                msg = f"the result is larger than {self._limits.max_image_bytes} bytes (Limits.max_image_bytes)"
-                raise InvalidImageError(msg, **where) from None
             await anyio.sleep(pause)
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     async def _fetch_once(self, url: str) -> bytes:
-        with anyio.move_on_after(self._limits.request_timeout):
+        start = anyio.current_time()
+        with anyio.move_on_after(self._limits.request_timeout) as scope:
+
+            def extend(received: int) -> None:
+                scope.deadline = start + self._limits.request_timeout + received / _MINIMUM_RATE
+
             try:
-                data = await self._get(url)
+                data = await self._get(url, extend)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise translate(error, url, "download") from None
             await anyio.to_thread.run_sync(check_picture, data, self._limits.max_image_pixels, limiter=self._limiter)
             return data
-        msg = f"download: took longer than {self._limits.request_timeout:g} s"
+        msg = (
+            f"download: took longer than {self._limits.request_timeout:g} s, and less than {_MINIMUM_RATE} bytes/s came"
+        )
         raise RequestTimeoutError(msg, stage="download")
 
-    async def _get(self, url: str) -> bytes:
+    async def _get(self, url: str, on_progress: Callable[[int], None]) -> bytes:
         async with self._client.get(
             url, allow_redirects=False, auto_decompress=False, headers=_HEADERS, proxy=self._proxy
         ) as response:
@@ -127,11 +135,21 @@ class Downloads:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 msg = "the picture is compressed once more (Content-Encoding)"
                 raise InvalidImageError(msg)
-            return await read_capped(response, self._limits.max_image_bytes)
+            try:
+                return await read_capped(response, self._limits.max_image_bytes, on_progress=on_progress)
+            except MalformedAnswerError:
+                msg = f"the picture has more than {self._limits.max_image_bytes} bytes (Limits.max_image_bytes)"
+                raise _TooLargeError(msg) from None
+
+
+class _TooLargeError(InvalidImageError):
+    """A picture over a limit, which another try would not change."""
 
 
 def _may_repeat(error: PicpikError) -> bool:
-    return not isinstance(error, HttpStatusError) or error.status in TRANSIENT_STATUSES
+    if isinstance(error, HttpStatusError):
+        return error.status in TRANSIENT_STATUSES
+    return not isinstance(error, _TooLargeError)
 
 
 def shown_url(url: str) -> str:
@@ -183,7 +201,7 @@ def check_picture(data: bytes, max_pixels: int) -> None:
         raise InvalidImageError(msg) from None
     if too_large:
         msg = f"the picture has {picture.width}×{picture.height} pixels, more than Limits.max_image_pixels"
-        raise InvalidImageError(msg)
+        raise _TooLargeError(msg)
 
 
 def _is_complete(data: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from picpik_async._blobs import Blob, Handle
-    from picpik_async._inputs import Loader
+    from picpik_async._inputs import ImageInput, Loader
 
 __all__ = ["ImageReader", "ImageSource", "OpenImage", "require_format"]
 
@@ -65,7 +65,7 @@ class ImageSource:
         return f"<ImageSource {self.label}>"
 
     @classmethod
-    def of(cls, value: Any, *, field: str = "image") -> ImageSource:
+    def of(cls, value: ImageInput, *, field: str = "image") -> ImageSource:
         """The source of a picture.
 
         Args:

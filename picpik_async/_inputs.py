@@ -11,7 +11,7 @@ import io
 import os
 import re
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import anyio.to_thread
 
@@ -20,13 +20,17 @@ from picpik_async._blobs import MemoryBlob, PathBlob, Spool
 from picpik_async.errors import ImageError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
+
+    from PIL import Image
 
     from picpik_async._blobs import Blob
     from picpik_async._config import Limits
+    from picpik_async._images import ImageSource
 
 __all__ = [
     "ArrayLoader",
+    "ImageInput",
     "Loader",
     "MemoryLoader",
     "PathLoader",
@@ -50,6 +54,30 @@ _OS_PROBLEMS: Final = {
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or submit fewer at once",
 }
 _MAX_PATH: Final = 4096  # PATH_MAX of Linux
+
+
+class SupportsArray(Protocol):
+    """A NumPy array, or whatever offers its memory like one."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """Shape, type and memory."""
+        ...
+
+
+class SupportsRead(Protocol):
+    """A binary file, or an upload with `async read(n)`."""
+
+    def read(self, size: int, /) -> bytes | Awaitable[bytes]:
+        """The next bytes, none at the end."""
+        ...
+
+
+# What can be handed over as a picture; see `ImageSource.of`.
+ImageInput: TypeAlias = (
+    "ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
+    " | SupportsArray | SupportsRead | AsyncIterable[bytes]"
+)
 
 
 class Loader(Protocol):

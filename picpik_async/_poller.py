@@ -11,6 +11,7 @@ import math
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from picpik_async._schedule import Ask
     from picpik_async._watched import Watched
 
-__all__ = ["Fetch", "Poller", "Updates"]
+__all__ = ["Fetch", "Poller", "Updates", "check_timeout"]
 
 Fetch = Callable[[Sequence[str]], Awaitable[Sequence[TaskDetail]]]
 
@@ -121,7 +122,7 @@ class Poller:
         Raises:
             InvalidRequestError: *timeout* is negative or not a number.
         """
-        _check_timeout(timeout)
+        check_timeout(timeout)
         return Updates(self, task_uid, timeout=timeout)
 
     def terminated(self, task_uid: str) -> None:
@@ -345,14 +346,19 @@ class Updates:
         self._over = True
 
 
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not timeout >= 0:
+def check_timeout(timeout: float | None) -> None:
+    """Accept a number of seconds, or None.
+
+    Raises:
+        InvalidRequestError: it is negative, NaN, or no number.
+    """
+    if timeout is not None and not (isinstance(timeout, Real) and timeout >= 0):
         msg = f"timeout is {timeout!r}; use a number of seconds, at least 0, or None for no limit"
         raise InvalidRequestError(msg, field="timeout", value=timeout, allowed="at least 0, or None")
 
 
 def _deadline(timeout: float | None) -> float:
-    _check_timeout(timeout)
+    check_timeout(timeout)
     return math.inf if timeout is None else anyio.current_time() + timeout
 
 

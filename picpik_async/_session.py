@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl as ssl_module
 import uuid
 import weakref
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
@@ -15,6 +17,7 @@ import anyio.to_thread
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._downloads import Downloads
 from picpik_async._engine import Engine, closed_error
+from picpik_async._poller import Updates, check_timeout
 from picpik_async._ranges import one_text
 from picpik_async._requests import (
     GetCreditBalance,
@@ -32,11 +35,9 @@ from picpik_async._transport import AiohttpTransport
 from picpik_async.errors import ConfigurationError, InvalidRequestError, TaskVanishedError
 
 if TYPE_CHECKING:
-    import ssl as ssl_module
     from collections.abc import AsyncIterator, Callable
-    from types import EllipsisType, TracebackType
+    from types import TracebackType
 
-    from picpik_async._poller import Updates
     from picpik_async._transport import Transport
     from picpik_async._types import CreditBalance, Models
 
@@ -86,6 +87,9 @@ class PicpikSession:
         self._poll = poll or PollPolicy()
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
+        if not isinstance(ssl, ssl_module.SSLContext | None):
+            msg = f"ssl is a {type(ssl).__name__}, but must be an ssl.SSLContext, such as ssl.create_default_context()"
+            raise ConfigurationError(msg)
         self._ssl = ssl
         self._proxy = proxy
         self._transport = transport
@@ -210,7 +214,9 @@ class PicpikSession:
         return await self.call(GetCreditBalance())
 
     def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
-        return self._poll.timeout if timeout is ... else timeout
+        seconds = self._poll.timeout if isinstance(timeout, EllipsisType) else timeout
+        check_timeout(seconds)
+        return seconds
 
     def _check_place(self) -> None:
         if os.getpid() != self._pid:

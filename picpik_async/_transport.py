@@ -198,8 +198,10 @@ def new_client(ssl: ssl.SSLContext | None, **connector: Any) -> aiohttp.ClientSe
     )
 
 
-async def read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The decoded body, of at most *limit* bytes.
+async def read_capped(
+    response: aiohttp.ClientResponse, limit: int, *, on_progress: Callable[[int], None] | None = None
+) -> bytes:
+    """The decoded body, of at most *limit* bytes; *on_progress* is told how many have arrived.
 
     Raises:
         MalformedAnswerError: it is longer; reading stops there.
@@ -211,6 +213,8 @@ async def read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
             response.close()
             msg = f"the answer is longer than {limit} bytes"
             raise MalformedAnswerError(msg)
+        if on_progress is not None:
+            on_progress(len(data))
     return bytes(data)
 
 

@@ -7,7 +7,7 @@ The tables are on https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,21 +15,24 @@ from picpik_async._images import ImageSource
 from picpik_async._ranges import flag, integer, number, one_text, refused, text, to_texts
 from picpik_async.errors import InvalidRequestError
 
+if TYPE_CHECKING:
+    from picpik_async._inputs import ImageInput
+
 __all__ = ["CreditBalance", "Image2Image", "InferenceParams", "Mask", "Model", "Models"]
 
 
 # One converter a field, since type checkers read what a field accepts off a named function.
 
 
-def _to_image(value: Any) -> ImageSource | None:
+def _to_image(value: ImageInput | None) -> ImageSource | None:
     return None if value is None else ImageSource.of(value, field="masked.image")
 
 
-def _to_mask(value: Any) -> ImageSource | None:
+def _to_mask(value: ImageInput | None) -> ImageSource | None:
     return None if value is None else ImageSource.of(value, field="masked.mask")
 
 
-def _to_reference(value: Any) -> ImageSource | None:
+def _to_reference(value: ImageInput | None) -> ImageSource | None:
     return None if value is None else ImageSource.of(value, field="image2image.image")
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from picpik_async._config import Dialect
     from picpik_async._images import OpenImage
+    from picpik_async._inputs import ImageInput
 
 __all__ = ["check", "fit", "from_alpha", "from_boxes", "from_polygons", "invert", "outpaint", "preflight", "threshold"]
 
@@ -42,7 +43,7 @@ _BAND: Final = 1024 * 1024  # pixels converted in one go
 _FIRST_SIDEWAYS: Final = 5  # EXIF orientations 5 to 8 swap the sides
 
 
-def from_boxes(image: Any, *boxes: tuple[int, int, int, int]) -> ImageSource:
+def from_boxes(image: ImageInput, *boxes: tuple[int, int, int, int]) -> ImageSource:
     """Redraw what lies in one or more boxes.
 
     Args:
@@ -67,7 +68,7 @@ def from_boxes(image: Any, *boxes: tuple[int, int, int, int]) -> ImageSource:
     return _derived("from_boxes", image, make)
 
 
-def from_polygons(image: Any, *polygons: Iterable[tuple[float, float]]) -> ImageSource:
+def from_polygons(image: ImageInput, *polygons: Iterable[tuple[float, float]]) -> ImageSource:
     """Redraw what lies in one or more polygons, outlines included.
 
     Args:
@@ -95,7 +96,7 @@ def from_polygons(image: Any, *polygons: Iterable[tuple[float, float]]) -> Image
     return _derived("from_polygons", image, make)
 
 
-def from_alpha(image: Any) -> ImageSource:
+def from_alpha(image: ImageInput) -> ImageSource:
     """Redraw what is transparent, that is, less than half opaque.
 
     Args:
@@ -114,7 +115,7 @@ def from_alpha(image: Any) -> ImageSource:
     return _derived("from_alpha", image, make)
 
 
-def threshold(image: Any, level: int = 128) -> ImageSource:
+def threshold(image: ImageInput, level: int = 128) -> ImageSource:
     """Make a picture black and white: what is as bright as `level`, or brighter, is redrawn.
 
     Args:
@@ -131,7 +132,7 @@ def threshold(image: Any, level: int = 128) -> ImageSource:
     return _derived("threshold", image, lambda picture: _in_bands(picture, lambda band: _grey(band).point(table)))
 
 
-def invert(mask: Any) -> ImageSource:
+def invert(mask: ImageInput) -> ImageSource:
     """Swap white and black: redraw what stayed, keep what was redrawn."""
     table = range(255, -1, -1)
     return _derived(
@@ -139,7 +140,7 @@ def invert(mask: Any) -> ImageSource:
     )
 
 
-def fit(mask: Any, image: Any) -> ImageSource:
+def fit(mask: ImageInput, image: ImageInput) -> ImageSource:
     """Stretch a mask to the size of a picture; no new grey tones come up.
 
     Args:
@@ -157,7 +158,7 @@ def fit(mask: Any, image: Any) -> ImageSource:
 
 
 def outpaint(
-    image: Any, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0
+    image: ImageInput, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0
 ) -> tuple[ImageSource, ImageSource]:
     """Prepare a picture for being continued beyond its edges.
 
@@ -202,7 +203,7 @@ def outpaint(
     )
 
 
-async def check(mask: Any, image: Any = None) -> None:
+async def check(mask: ImageInput, image: ImageInput | None = None) -> None:
     """Decode a mask and make sure that it will do: black and white, neither empty nor full, and as large as the picture.
 
     Args:
@@ -282,7 +283,7 @@ def _problem(mask: Image.Image) -> str | None:
     return f"has {found} instead of just 0 (black) and 255 (white); use masks.threshold(mask, level={max(tones[-1] // 2, 1)})"
 
 
-def _derived(name: str, image: Any, make: Callable[..., Image.Image], *, field: str = "image") -> ImageSource:
+def _derived(name: str, image: ImageInput, make: Callable[..., Image.Image], *, field: str = "image") -> ImageSource:
     source = ImageSource.of(image, field=field)
     return ImageSource.derived(f"masks.{name}({source.label})", (source,), make)
 

@@ -54,8 +54,8 @@ ALLOWED = {
     # what joins them
     "_submits": "_body _images _retry _wire errors",
     "_engine": "_poller _requests _retry _transport _wire errors",
-    "_session": "_config _downloads _engine _ranges _requests _results _submits _tasks _transport errors",
-    "__init__": "_config _images _requests _results _session _tasks _types errors masks",
+    "_session": "_config _downloads _engine _poller _ranges _requests _results _submits _tasks _transport errors",
+    "__init__": "_config _images _inputs _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
     "emulator": "__init__ _config errors",
     "testing": "_transport emulator",

@@ -129,8 +129,8 @@ Image.new("1", (3000, 3000)).save(BLANK, "PNG")
             3,
             id="damaged",
         ),
-        pytest.param(answering(BLANK.getvalue()), InvalidImageError, "3000×3000", 3, id="pixels"),
-        pytest.param(answering(bytes(200_001)), InvalidImageError, "larger than 200000 bytes", 1, id="bytes"),
+        pytest.param(answering(BLANK.getvalue()), InvalidImageError, "3000×3000", 1, id="pixels"),
+        pytest.param(answering(bytes(200_001)), InvalidImageError, "more than 200000 bytes", 1, id="bytes"),
         pytest.param(
             answering(gzip.compress(picture()), headers={"Content-Encoding": "gzip"}),
             InvalidImageError,

@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import uvloop
 from fault_server import Exchange, FaultServer, accepted, after_reading, answering, details, in_turn, service, until
 from jobs import CREDENTIALS, QUICK, UUID, job, picture, session
 
@@ -821,10 +822,8 @@ async def test_updates() -> None:
 
 @pytest.fixture
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Where to get the other event loop, if it is installed."""
-    uvloop = pytest.importorskip("uvloop")
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+    """Where to get the other event loop."""
+    return uvloop.new_event_loop
 
 
 @pytest.mark.parametrize("size", [64, 1200])

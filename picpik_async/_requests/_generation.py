@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from picpik_async._config import Dialect
     from picpik_async._images import OpenImage
+    from picpik_async._inputs import ImageInput
 
 __all__ = ["GenerationJob", "ModifyMaskedPixels"]
 
@@ -160,7 +161,7 @@ class ModifyMaskedPixels(GenerationJob):
 
     @classmethod
     def inpaint(
-        cls, image: Any, mask: Any, *, prompts: str | Iterable[str] | None = None, **parameters: Any
+        cls, image: ImageInput, mask: ImageInput, *, prompts: str | Iterable[str] | None = None, **parameters: Any
     ) -> ModifyMaskedPixels:
         """Redraw the white part of *mask* in *image*, at the picture's own size where the service allows it.
 
@@ -179,7 +180,7 @@ class ModifyMaskedPixels(GenerationJob):
     @classmethod
     def outpaint(
         cls,
-        image: Any,
+        image: ImageInput,
         *,
         left: int = 0,
         right: int = 0,
@@ -205,7 +206,7 @@ class ModifyMaskedPixels(GenerationJob):
         canvas, mask = masks.outpaint(image, left=left, right=right, top=top, bottom=bottom)
         return cls.inpaint(canvas, mask, prompts=prompts, **parameters)
 
-    def with_mask(self, mask: Any, **options: Any) -> ModifyMaskedPixels:
+    def with_mask(self, mask: ImageInput, **options: Any) -> ModifyMaskedPixels:
         """The same request with this mask; *options* are the other fields of `Mask`, such as *image* or *mask_blur*.
 
         Raises:
@@ -213,7 +214,7 @@ class ModifyMaskedPixels(GenerationJob):
         """
         return attrs.evolve(self, masked=attrs.evolve(self.masked or Mask(), mask=mask, **options))
 
-    def with_reference(self, image: Any, *, refer_strength: float | None = None) -> ModifyMaskedPixels:
+    def with_reference(self, image: ImageInput, *, refer_strength: float | None = None) -> ModifyMaskedPixels:
         """The same request with an extra reference picture; *refer_strength* is 0 to 1, the service's default is 0.5.
 
         Raises:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter, validators
 
 from picpik_async import masks
+from picpik_async._images import ImageSource
 from picpik_async._requests import ModifyMaskedPixels
 from picpik_async.cli import _demo, _serve
 from picpik_async.cli._jobs import document_of, ended, follow, submit, summary_of
@@ -87,10 +88,13 @@ def inpaint(
     """
 
     def build() -> ModifyMaskedPixels:
-        if (mask is None) == (not box):
+        if mask is not None and not box:
+            source = ImageSource.of(mask, field="masked.mask")
+        elif box and mask is None:
+            source = masks.from_boxes(image, *map(box_of, box))
+        else:
             msg = "give either a MASK or --box LEFT,TOP,RIGHT,BOTTOM, which is redrawn"
             raise InvalidRequestError(msg, field="mask")
-        source = masks.from_boxes(image, *map(box_of, box)) if box else mask
         request = ModifyMaskedPixels.inpaint(image, source, **drawing.parameters())
         return request.with_mask(source, mask_blur=mask_blur, invert_mask=invert_mask or None)
 

@@ -70,8 +70,8 @@ class Emulator:
         fail: Callable[[Mapping[str, Any]], str | None] | None = None,
         retention: float = 24 * 3600.0,
     ) -> None:
-        self.url = ""
-        self.credentials = Credentials(public_key, private_key)
+        self.url: str = ""
+        self.credentials: Credentials = Credentials(public_key, private_key)
         self._host = host
         self._port = port
         settings = ServiceSettings(
