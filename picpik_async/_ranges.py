@@ -16,18 +16,19 @@ from picpik_async.errors import InvalidRequestError, legible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["flag", "integer", "number", "one_text", "refused", "text", "to_texts"]
+__all__ = ["flag", "integer", "number", "one_text", "refused", "shown", "text", "to_texts"]
 
 _STEP_TOLERANCE: Final = 1e-9
 
 
 def refused(field: str, value: object, allowed: str) -> InvalidRequestError:
     """The error for a *value* that *field* cannot have; *allowed* says in words what it can."""
-    msg = f"{field} is {_shown(value)}, but must be {allowed}"
+    msg = f"{field} is {shown(value)}, but must be {allowed}"
     return InvalidRequestError(msg, field=field, value=value, allowed=allowed)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """*value* in short, for a message."""
     try:
         return legible(repr(value), limit=80)
     except Exception:  # noqa: BLE001 - a foreign repr may raise anything, and that of a huge int does
@@ -41,7 +42,7 @@ def _check_range(field: str, value: float, low: float, high: float, *, older: bo
     if not older:
         raise refused(field, value, allowed)
     # An older page of the vendor documents this range, the current one is silent: the service decides.
-    msg = f"{field} is {_shown(value)}; an older page of the service says {allowed}"
+    msg = f"{field} is {shown(value)}; an older page of the service says {allowed}"
     warnings.warn(msg, UserWarning, stacklevel=5)  # whoever called the attrs class
 
 

@@ -23,6 +23,7 @@ import anyio.to_thread
 
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, require_format
+from picpik_async._ranges import shown
 from picpik_async.errors import InvalidRequestError, MaskError
 
 if TYPE_CHECKING:
@@ -364,7 +365,7 @@ def _box(value: Any) -> tuple[int, int, int, int]:
         case [int(left), int(top), int(right), int(bottom)] if left < right and top < bottom:
             return left, top, right, bottom
     msg = (
-        f"boxes: {_shown(value)} is not (left, top, right, bottom) in whole pixels with left < right and top < bottom;"
+        f"boxes: {shown(value)} is not (left, top, right, bottom) in whole pixels with left < right and top < bottom;"
         " pass several boxes one by one"
     )
     raise MaskError(msg, field="boxes", value=value)
@@ -374,7 +375,7 @@ def _polygon(value: Any) -> list[tuple[float, float]]:
     points = [_point(point) for point in value] if _is_series(value) else []
     if len(points) < 3 or None in points:  # noqa: PLR2004
         msg = (
-            f"polygons: {_shown(value)} is not three or more (x, y) points; pass several polygons one by one, and a flat list"
+            f"polygons: {shown(value)} is not three or more (x, y) points; pass several polygons one by one, and a flat list"
             " of numbers as zip(numbers[::2], numbers[1::2])"
         )
         raise MaskError(msg, field="polygons", value=value)
@@ -393,8 +394,3 @@ def _point(value: Any) -> tuple[float, float] | None:
 
 def _is_series(value: Any) -> bool:
     return hasattr(value, "__iter__") and not isinstance(value, (str, bytes))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"  # noqa: PLR2004

@@ -35,7 +35,7 @@ ALLOWED = {
     "_pixels": "_blobs errors",
     "_inputs": "_blobs _pixels errors",
     "_images": "_blobs _config _inputs _pixels errors",
-    "masks": "_config _images errors",
+    "masks": "_config _images _ranges errors",
     # requests, and what they look like on the wire
     "_types": "_images _ranges errors",
     "_requests": "_config _images _ranges _tasks _types errors masks",
