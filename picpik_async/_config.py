@@ -49,13 +49,12 @@ def _to_secret(value: str | Secret) -> Secret:
     return value if isinstance(value, Secret) else Secret(value)
 
 
-def _check_key(name: str, value: object) -> None:
+def _key_problem(value: object) -> str | None:
     if not isinstance(value, str) or not value.strip():
-        msg = f"{name} is empty; take both keys from the PICPIK User Center"
-        raise ConfigurationError(msg)
+        return "is empty; take both keys from the PICPIK User Center"
     if not value.isprintable():
-        msg = f"{name} has a line break, or another character that is in no key; copy it again"
-        raise ConfigurationError(msg)
+        return "has a line break, or another character that is in no key; copy it again"
+    return None
 
 
 @attrs.frozen
@@ -79,8 +78,14 @@ class Credentials:
     private_key: Secret = attrs.field(converter=_to_secret, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        _check_key("public_key", self.public_key)
-        _check_key("private_key", self.private_key.reveal())
+        # No local of any frame of the traceback holds a key.
+        for name, problem in (
+            ("public_key", _key_problem(self.public_key)),
+            ("private_key", _key_problem(self.private_key.reveal())),
+        ):
+            if problem is not None:
+                msg = f"{name} {problem}"
+                raise ConfigurationError(msg)
 
     @classmethod
     def from_env(cls) -> Credentials:
@@ -179,6 +184,14 @@ def _at_least(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]
     return _bound(lambda value: value >= low, f"at least {low}")
 
 
+def _count(low: int) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    return _bound(lambda value: isinstance(value, int) and value >= low, f"a whole number, at least {low}")
+
+
+def _optional_at_least(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    return attrs.validators.optional(_at_least(low))
+
+
 def _bound(fits: Callable[[Any], bool], allowed: str) -> Callable[[object, attrs.Attribute[Any], Any], None]:
     def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
@@ -223,7 +236,7 @@ class Dialect:
     # Not documented; upright pixels are right in both cases.
     server_applies_exif: bool = False
     # No maximum is documented (https://picpik.ai/api-docs/api-reference/ListTasksDetails); our choice.
-    max_task_uids: int = attrs.field(default=100, validator=_at_least(1))
+    max_task_uids: int = attrs.field(default=100, validator=_count(1))
     # Only the legacy page lists words: …/api-docs/deprecated/old-api-reference/ListGenerateTaskDetail.
     queuing_words: frozenset[str] = frozenset({"Queuing"})
     running_words: frozenset[str] = frozenset({"Running"})
@@ -242,6 +255,7 @@ class PollPolicy:
 
     Attributes:
         timeout: default limit of a whole wait; None waits for ever.
+        request_timeout: the longest a status request may take before its tasks are asked about again.
         tick: requests leave on this grid, so that tasks share them.
         age_share: share of a task's age to wait between polls.
         max_interval: the longest time between two polls of a task.
@@ -251,7 +265,8 @@ class PollPolicy:
         max_requests_per_second: cap on status requests of the session.
     """
 
-    timeout: float | None = 30 * 60.0
+    timeout: float | None = attrs.field(default=30 * 60.0, validator=_optional_at_least(0))
+    request_timeout: float = attrs.field(default=10.0, validator=_above(0))
     tick: float = attrs.field(default=0.5, validator=_above(0))
     age_share: float = attrs.field(default=0.05, validator=_at_least(0))
     max_interval: float = attrs.field(default=5.0, validator=_above(0))
@@ -274,7 +289,7 @@ class RetryPolicy:
         max_retry_after: the longest pause, in seconds, the server may ask for.
     """
 
-    attempts: int = attrs.field(default=5, validator=_at_least(1))
+    attempts: int = attrs.field(default=5, validator=_count(1))
     base_delay: float = attrs.field(default=0.2, validator=_at_least(0))
     max_delay: float = attrs.field(default=20.0, validator=_at_least(0))
     max_retry_after: float = attrs.field(default=60.0, validator=_at_least(0))
@@ -301,10 +316,10 @@ class Limits:
     """
 
     request_timeout: float = attrs.field(default=60.0, validator=_above(0))
-    uploads: int = attrs.field(default=32, validator=_at_least(1))
-    downloads: int = attrs.field(default=8, validator=_at_least(1))
-    threads: int = attrs.field(factory=_default_threads, validator=_at_least(1))
-    slice_size: int = attrs.field(default=384 * 1024, validator=_at_least(3))
-    max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=_at_least(1))
-    max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=_at_least(1))
-    max_image_pixels: int = attrs.field(default=64_000_000, validator=_at_least(1))
+    uploads: int = attrs.field(default=32, validator=_count(1))
+    downloads: int = attrs.field(default=8, validator=_count(1))
+    threads: int = attrs.field(factory=_default_threads, validator=_count(1))
+    slice_size: int = attrs.field(default=384 * 1024, validator=_count(3))
+    max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=_count(1))
+    max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=_count(1))
+    max_image_pixels: int = attrs.field(default=64_000_000, validator=_count(1))

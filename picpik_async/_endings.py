@@ -51,8 +51,10 @@ def timeout_error(task: Watched, timeout: float | None) -> TaskTimeoutError:
     return TaskTimeoutError(msg, task_uid=task.uid, detail=detail)
 
 
-def closed_error(task_uid: str) -> ConfigurationError:
-    """The exception for a wait in a session that is closed."""
-    uid = legible(task_uid)
-    msg = f"the session is closed; task {uid} goes on remotely, and session.task('{uid}') of a new session resumes it"
-    return ConfigurationError(msg, task_uid=task_uid)
+def closed_error(*, task_uid: str | None = None, request_uuid: str | None = None) -> ConfigurationError:
+    """The exception for everything that a closed session is asked to do."""
+    msg = "the session is closed; make a new PicpikSession"
+    if task_uid is not None:
+        uid = legible(task_uid)
+        msg += f". Task {uid} goes on remotely, and session.task('{uid}') of a new session resumes it"
+    return ConfigurationError(msg, task_uid=task_uid, request_uuid=request_uuid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import uuid
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 
 from picpik_async import _wire
+from picpik_async._endings import closed_error
+from picpik_async._errands import Errand
 from picpik_async._poller import Poller
 from picpik_async._requests import ListTasksDetails, Query
-from picpik_async._retry import delay, may_repeat_read
+from picpik_async._retry import HTTP_OK, delay, may_repeat_read
 from picpik_async._transport import AiohttpTransport
-from picpik_async.errors import ConfigurationError, HttpStatusError, PicpikError, SubmitOutcomeUnknownError
+from picpik_async.errors import ConfigurationError, HttpStatusError, PicpikError, RequestTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,14 +27,11 @@ if TYPE_CHECKING:
     from picpik_async._submits import Submit, Workshop
     from picpik_async._tasks import TaskDetail
 
-__all__ = ["Engine", "closed_error"]
-
-_logger = logging.getLogger("picpik_async")
+__all__ = ["Engine"]
 
 AnswerT = TypeVar("AnswerT")
 T = TypeVar("T")
 _DRAIN_SECONDS: Final = 4.5
-_HTTP_OK: Final = range(200, 300)
 
 
 class Engine:
@@ -46,13 +44,12 @@ class Engine:
         over: nothing can be started any more.
     """
 
-    def __init__(
-        self, workshop: Workshop, downloads: Downloads, policy: PollPolicy, retry: RetryPolicy, known: dict[str, None]
-    ) -> None:
+    def __init__(self, workshop: Workshop, downloads: Downloads, policy: PollPolicy, retry: RetryPolicy) -> None:
         self.downloads = downloads
         self.limiter = workshop.limiter
         self.poller = Poller(self._fetch, policy, workshop.dialect)
         self._workshop = workshop
+        self._policy = policy
         self._retry = retry
         self._rng = random.Random()  # noqa: S311 - jitter
         self._upload_slots = anyio.Semaphore(workshop.limits.uploads)
@@ -61,13 +58,21 @@ class Engine:
         self._drained = asyncio.Event()
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
-        self._known = known
         self.over = False
         self.owner = asyncio.get_running_loop().create_task(self._own(), name="picpik session")
 
     async def ready(self) -> None:
-        """Wait until the owner has opened everything."""
+        """Wait until the owner has opened everything.
+
+        Raises:
+            ConfigurationError: it is closed, or could not be opened.
+        """
         await self._ready.wait()
+        if self.owner.done() and not self.owner.cancelled() and (error := self.owner.exception()) is not None:
+            msg = f"the session could not be opened, or broke down: {type(error).__name__}; see the cause"
+            raise ConfigurationError(msg) from error
+        if self.over:
+            raise closed_error()
 
     def stop(self) -> None:
         """Ask the owner to end; from its own loop."""
@@ -111,7 +116,8 @@ class Engine:
         """Run *submit*; cancelling the caller aborts it before its commit point, and only detaches after it."""
         self._submits.add(submit)
         try:
-            return await self.detached(lambda: self._submit(submit))
+            errand = Errand(lambda: self._submit(submit), cut_off=submit.cut_off, unattended=submit.tell)
+            return await self.detached(errand)
         except asyncio.CancelledError:
             submit.abort()
             raise
@@ -119,38 +125,15 @@ class Engine:
     async def _submit(self, submit: Submit) -> str:
         try:
             async with self._upload_slots:
-                uid = await submit.run(self._workshop)
-            self._known[uid] = None
-            return uid
+                return await submit.run(self._workshop)
         finally:
             self._submits.discard(submit)
             self._drained.set()
 
-    async def detached(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run *work* in the owner's task group, where cancelling the caller does not reach it."""
-        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        async def run() -> None:
-            try:
-                result = await work()
-            except Exception as error:  # noqa: BLE001 - handed to the caller
-                if not outcome.done():
-                    outcome.set_exception(error)
-                elif isinstance(error, SubmitOutcomeUnknownError):
-                    _logger.warning(
-                        "nobody waits any more for this: %s",
-                        error,
-                        extra={"request_uuid": error.request_uuid, "stage": error.stage},
-                    )
-            else:
-                if not outcome.done():
-                    outcome.set_result(result)
-            finally:
-                if not outcome.done():
-                    outcome.set_exception(closed_error())
-
-        self._group.start_soon(run)
-        return await outcome
+    async def detached(self, errand: Errand[T]) -> T:
+        """Run *errand* in the owner's task group, where cancelling the caller does not reach it."""
+        self._group.start_soon(errand.run)
+        return await errand.outcome()
 
     async def hosted(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run *work* in the caller's task, but no longer than the owner lives."""
@@ -162,8 +145,8 @@ class Engine:
                 self._guests.discard(guest)
         raise closed_error()
 
-    async def ask(self, query: Query[AnswerT]) -> AnswerT:
-        """Send *query* until it is answered, as often as the policy says."""
+    async def ask(self, query: Query[AnswerT], *, on_retry: Callable[[], None] = lambda: None) -> AnswerT:
+        """Send *query* until it is answered, as often as the policy says; *on_retry* is called before each new try."""
         for attempt in range(self._retry.attempts - 1):
             try:
                 return await self.ask_once(query)
@@ -172,6 +155,7 @@ class Engine:
                     raise
                 pause = delay(attempt, self._retry, self._rng, retry_after=getattr(error, "retry_after", None))
             await anyio.sleep(pause)
+            on_retry()
         return await self.ask_once(query)
 
     async def ask_once(self, query: Query[AnswerT]) -> AnswerT:
@@ -181,8 +165,8 @@ class Engine:
             query, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=request_uuid
         )
         try:
-            answer = await shop.transport.send(shop.body(parameters, {}))
-            if answer.status not in _HTTP_OK:
+            answer = await shop.send(shop.body(parameters, {}))
+            if answer.status not in HTTP_OK:
                 msg = f"{query.action}: HTTP {answer.status}"
                 raise HttpStatusError(msg, status=answer.status, retry_after=answer.retry_after)
             document = _wire.decode(answer.body, action=query.action)
@@ -195,10 +179,7 @@ class Engine:
             raise
 
     async def _fetch(self, task_uids: Sequence[str]) -> Sequence[TaskDetail]:
-        return await self.ask_once(ListTasksDetails(task_uid_list=task_uids))
-
-
-def closed_error() -> ConfigurationError:
-    """The error for everything that a closed session is asked to do."""
-    msg = "the session is closed; make a new PicpikSession, and session.task(uid) goes on with a task"
-    return ConfigurationError(msg)
+        with anyio.move_on_after(self._policy.request_timeout):
+            return await self.ask_once(ListTasksDetails(task_uid_list=task_uids))
+        msg = f"status request: no answer within {self._policy.request_timeout:g} s"
+        raise RequestTimeoutError(msg, stage="headers")

@@ -161,7 +161,7 @@ class Poller:
     def _enlist(self, task_uid: str, deadline: float) -> Waiter:
         now = anyio.current_time()
         if self._closed:
-            raise closed_error(task_uid)
+            raise closed_error(task_uid=task_uid)
         waiter = Waiter(self._schedule.add(task_uid, now), deadline)
         self._deadlines.add(waiter)
         self._reconsider()
@@ -175,7 +175,7 @@ class Poller:
 
     def _check(self, waiter: Waiter, timeout: float | None) -> None:
         if self._closed:
-            raise closed_error(waiter.task.uid)
+            raise closed_error(task_uid=waiter.task.uid)
         if waiter.expired or waiter.deadline <= anyio.current_time():
             raise timeout_error(waiter.task, timeout)
 
@@ -256,7 +256,9 @@ class Poller:
     def _rejects_list(self, error: PicpikError) -> bool:
         if isinstance(error, ApiError):
             return error.ret_code not in self._dialect.throttle_ret_codes
-        return isinstance(error, HttpStatusError) and error.status in _REJECTING_STATUSES
+        if isinstance(error, HttpStatusError):
+            return error.status in _REJECTING_STATUSES
+        return isinstance(error, InvalidRequestError)  # an id that cannot even be sent
 
     def _see(self, task: Watched, detail: TaskDetail, now: float) -> None:
         news = _differ(detail, task.detail)

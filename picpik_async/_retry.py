@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from picpik_async._config import RetryPolicy
 
-__all__ = ["REFUSED_STATUSES", "delay", "may_repeat_read", "parse_retry_after"]
+__all__ = ["HTTP_OK", "REFUSED_STATUSES", "delay", "may_repeat_read", "parse_retry_after"]
+
+HTTP_OK: Final = range(200, 300)
 
 REFUSED_STATUSES: Final = frozenset({400, 401, 403, 404, 405, 411, 413, 414, 415, 422, 425, 429, 431, 501, 505})
 """After these a submit was certainly not taken: refused, or turned away before it was processed (425, 429)."""

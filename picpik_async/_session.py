@@ -9,14 +9,16 @@ import ssl as ssl_module
 import uuid
 import weakref
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._downloads import Downloads
-from picpik_async._engine import Engine, closed_error
+from picpik_async._endings import closed_error
+from picpik_async._engine import Engine
+from picpik_async._errands import Errand
 from picpik_async._poller import Updates, check_timeout
 from picpik_async._ranges import one_text
 from picpik_async._requests import (
@@ -29,13 +31,20 @@ from picpik_async._requests import (
     TerminateTask,
 )
 from picpik_async._results import ResultImage, TaskResult
-from picpik_async._submits import Submit, Workshop
+from picpik_async._submits import Records, Submit, Workshop
 from picpik_async._tasks import Task, TaskDetail
 from picpik_async._transport import AiohttpTransport
-from picpik_async.errors import ConfigurationError, InvalidRequestError, TaskVanishedError
+from picpik_async.errors import (
+    ApiError,
+    ConfigurationError,
+    InvalidRequestError,
+    PicpikError,
+    TaskVanishedError,
+    legible,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import TracebackType
 
     from picpik_async._transport import Transport
@@ -45,6 +54,7 @@ __all__ = ["PicpikSession"]
 
 AnswerT = TypeVar("AnswerT")
 T = TypeVar("T")
+_CLOSE_SECONDS: Final = 5.0
 
 
 class PicpikSession:
@@ -98,7 +108,8 @@ class PicpikSession:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._closed = False
-        self._known: dict[str, None] = {}
+        self._forget: weakref.finalize[Any, PicpikSession] | None = None
+        self._records = Records()
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -121,7 +132,7 @@ class PicpikSession:
         self._closed = True
         if self._engine is not None:
             self._engine.stop()
-            await asyncio.wait([self._engine.owner])
+            await asyncio.wait([self._engine.owner], timeout=_CLOSE_SECONDS)
 
     async def submit(self, request: Job, *, request_uuid: str | None = None) -> Task:
         """Send *request*, which costs credits, once; return as soon as its `TaskUID` is known.
@@ -139,7 +150,7 @@ class PicpikSession:
             SubmitOutcomeUnknownError: it may have been accepted and charged.
         """
         engine = await self._open()
-        uid = await engine.submit(_new_submit(request, request_uuid))
+        uid = await engine.submit(self._new_submit(request, request_uuid))
         return Task(uid, _Link(self))
 
     async def run(
@@ -157,11 +168,13 @@ class PicpikSession:
             request_uuid: see `submit`.
 
         Raises:
-            PicpikError: as in `submit` and `Task.wait`.
+            RequestTimeoutError: time was up before the service had the whole request; nothing was paid.
+            SubmitOutcomeUnknownError: time was up while the answer was awaited, or as in `submit`.
+            PicpikError: the other kinds that `submit` and `Task.wait` name.
         """
         seconds = self._seconds(timeout)
         engine = await self._open()
-        submit = _new_submit(request, request_uuid)
+        submit = self._new_submit(request, request_uuid)
         start = anyio.current_time()
         uid = None
         with anyio.move_on_after(seconds):
@@ -182,12 +195,21 @@ class PicpikSession:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Every task this session submitted, also those whose caller was cancelled."""
-        return tuple(Task(uid, _Link(self)) for uid in self._known)
+        return tuple(Task(uid, _Link(self)) for uid in self._records.tasks)
+
+    @property
+    def unknown_submits(self) -> dict[str, str]:
+        """Reasons by `request_uuid`, of every submit of this session that may have been accepted and charged.
+
+        Those whose caller was cancelled are among them; one whose answer still arrives moves to `tasks`.
+        """
+        return dict(self._records.unknown)
 
     async def call(self, query: Query[AnswerT]) -> AnswerT:
         """Ask *query*, which costs nothing; retried with backoff.
 
         Raises:
+            InvalidRequestError: *query* is not a query.
             TransportError: no answer, repeatedly.
             AnswerError: the service refused, or its answer is not legible.
             ConfigurationError: wrong event loop, forked process or closed session.
@@ -213,6 +235,13 @@ class PicpikSession:
         """The credits of the account; raises as `call`."""
         return await self.call(GetCreditBalance())
 
+    def _new_submit(self, request: Job, request_uuid: str | None) -> Submit:
+        if not isinstance(request, Job):
+            msg = f"{type(request).__name__} is not a job such as ModifyMaskedPixels; queries go to session.call()"
+            raise InvalidRequestError(msg, field="request", allowed="a Job")
+        name = str(uuid.uuid4()) if request_uuid is None else one_text(request_uuid, "request_uuid")
+        return Submit(request, name, self._records)
+
     def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
         seconds = self._poll.timeout if isinstance(timeout, EllipsisType) else timeout
         check_timeout(seconds)
@@ -234,11 +263,11 @@ class PicpikSession:
         if self._engine is None or self._engine.over:
             self._loop = asyncio.get_running_loop()
             self._engine = self._new_engine()
-            weakref.finalize(self, _stop_soon, self._loop, self._engine)
+            if self._forget is not None:
+                self._forget.detach()
+            self._forget = weakref.finalize(self, _stop_soon, self._loop, self._engine)
         engine = self._engine
         await engine.ready()
-        if engine.over:
-            raise closed_error()
         return engine
 
     def _new_engine(self) -> Engine:
@@ -251,7 +280,7 @@ class PicpikSession:
             transport=self._transport or AiohttpTransport(self._endpoint.url + self._dialect.path, self._limits, **net),
         )
         downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)
-        return Engine(workshop, downloads, self._poll, self._retry, self._known)
+        return Engine(workshop, downloads, self._poll, self._retry)
 
 
 class _Link:
@@ -262,16 +291,20 @@ class _Link:
 
     async def detail_of(self, task_uid: str) -> TaskDetail:
         """See `Task.detail`."""
-        for detail in await self._session.call(ListTasksDetails(task_uid_list=(task_uid,))):
-            if detail.task_uid == task_uid:
-                return detail
-        msg = f"the service does not know task {task_uid}; results are kept for 24 hours, and a new task may take a moment"
+        with _about(task_uid):
+            for detail in await self._session.call(ListTasksDetails(task_uid_list=(task_uid,))):
+                if detail.task_uid == task_uid:
+                    return detail
+        uid = legible(task_uid)
+        msg = f"the service does not know task {uid}; results are kept for 24 hours, and a new task may take a moment"
         raise TaskVanishedError(msg, task_uid=task_uid)
 
     async def wait_for(self, task_uid: str, timeout: float | EllipsisType | None) -> TaskResult:  # noqa: ASYNC109
         """See `Task.wait`."""
-        engine = await self._session._open()
-        detail = await engine.poller.wait(task_uid, timeout=self._session._seconds(timeout))
+        with _about(task_uid):
+            seconds = self._session._seconds(timeout)
+            engine = await self._session._open()
+            detail = await engine.poller.wait(task_uid, timeout=seconds)
         images = (ResultImage(url, self, task_uid=task_uid, index=index) for index, url in enumerate(detail.image_urls))
         return TaskResult(detail=detail, images=tuple(images))
 
@@ -281,18 +314,15 @@ class _Link:
 
     async def terminate(self, task_uid: str) -> None:
         """See `Task.terminate`."""
-        engine = await self._session._open()
-
-        async def stop() -> None:
-            await engine.ask(TerminateTask(task_uid=task_uid))
-            engine.poller.terminated(task_uid)
-
-        await engine.detached(stop)
+        with _about(task_uid):
+            engine = await self._session._open()
+            await engine.detached(Errand(lambda: _terminate(engine, task_uid)))
 
     async def fetch(self, url: str, *, task_uid: str) -> bytes:
         """See `ResultImage.read`."""
-        engine = await self._session._open()
-        return await engine.hosted(lambda: engine.downloads.fetch(url, task_uid=task_uid))
+        with _about(task_uid):
+            engine = await self._session._open()
+            return await engine.hosted(lambda: engine.downloads.fetch(url, task_uid=task_uid))
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run blocking work in the session's own worker threads; works with a closed session, too."""
@@ -312,10 +342,11 @@ class _Updates:
         return self
 
     async def __anext__(self) -> TaskDetail:
-        engine = await self._session._open()
-        if self._inner is None:
-            self._inner = engine.poller.updates(self._task_uid, timeout=self._seconds)
-        return await anext(self._inner)
+        with _about(self._task_uid):
+            engine = await self._session._open()
+            if self._inner is None:
+                self._inner = engine.poller.updates(self._task_uid, timeout=self._seconds)
+            return await anext(self._inner)
 
     async def aclose(self) -> None:
         """End the iteration."""
@@ -323,11 +354,30 @@ class _Updates:
             await self._inner.aclose()
 
 
-def _new_submit(request: Job, request_uuid: str | None) -> Submit:
-    if not isinstance(request, Job):
-        msg = f"{type(request).__name__} is not a job such as ModifyMaskedPixels; queries go to session.call()"
-        raise InvalidRequestError(msg, field="request", allowed="a Job")
-    return Submit(request, str(uuid.uuid4()) if request_uuid is None else one_text(request_uuid, "request_uuid"))
+@contextlib.contextmanager
+def _about(task_uid: str) -> Iterator[None]:
+    """Let every error tell which task it is about."""
+    try:
+        yield
+    except PicpikError as error:
+        error.task_uid = error.task_uid or task_uid
+        raise
+
+
+async def _terminate(engine: Engine, task_uid: str) -> None:
+    retried = False
+
+    def note_retry() -> None:
+        nonlocal retried
+        retried = True
+
+    try:
+        await engine.ask(TerminateTask(task_uid=task_uid), on_retry=note_retry)
+    except ApiError:
+        if not retried:
+            raise
+        # Refused after a try whose answer was lost: that try has most likely ended the task.
+    engine.poller.terminated(task_uid)
 
 
 def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:

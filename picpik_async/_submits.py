@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
 
 from picpik_async import _wire
 from picpik_async._body import Body, lay_out
+from picpik_async._endings import closed_error
 from picpik_async._images import ImageSource, OpenImage
-from picpik_async._retry import REFUSED_STATUSES
+from picpik_async._retry import HTTP_OK, REFUSED_STATUSES
 from picpik_async.errors import (
     HttpStatusError,
     MalformedAnswerError,
@@ -25,11 +28,11 @@ if TYPE_CHECKING:
 
     from picpik_async._config import Credentials, Dialect, Limits
     from picpik_async._requests import Job
-    from picpik_async._transport import Answer, Transport
+    from picpik_async._transport import Answer, BeforeTail, Transport
 
-__all__ = ["Submit", "Workshop", "open_images"]
+__all__ = ["Records", "Submit", "Workshop", "open_images"]
 
-_HTTP_OK: Final = range(200, 300)
+_logger = logging.getLogger("picpik_async")
 
 
 @attrs.frozen(kw_only=True)
@@ -50,10 +53,38 @@ class Workshop:
     limiter: anyio.CapacityLimiter
     transport: Transport
 
+    async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
+        """`Transport.send`, where a cancellation that nobody asked for is a failure like any other.
+
+        Raises:
+            PicpikError: as in `Transport.send`.
+        """
+        try:
+            return await self.transport.send(body, before_tail=before_tail)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        msg = "send: the exchange was cancelled from within"
+        raise TransportError(msg, stage="send")
+
     def body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage]) -> Body:
         """A new body for one attempt to send *parameters*."""
         layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
         return Body(layout, self.credentials.private_key, slice_size=self.limits.slice_size, limiter=self.limiter)
+
+
+@attrs.frozen
+class Records:
+    """What became of the submits of a session, those included whose caller was cancelled.
+
+    Attributes:
+        tasks: `TaskUID`s, in the order they became known.
+        unknown: reasons by `request_uuid`, of submits that may have been accepted and charged.
+    """
+
+    tasks: dict[str, None] = attrs.field(factory=dict)
+    unknown: dict[str, str] = attrs.field(factory=dict)
 
 
 class Submit:
@@ -64,10 +95,11 @@ class Submit:
         committed: whether the service may have the whole request; from then on nothing is ever resent.
     """
 
-    def __init__(self, request: Job, request_uuid: str) -> None:
+    def __init__(self, request: Job, request_uuid: str, records: Records) -> None:
         self.request_uuid = request_uuid
         self.committed = False
         self._request = request
+        self._records = records
         self._aborted = False
         self._scope = anyio.CancelScope()
 
@@ -89,16 +121,28 @@ class Submit:
         """
         try:
             with self._scope:
-                return await self._run(shop)
+                uid = await self._run(shop)
+                self._records.tasks[uid] = None
+                self._records.unknown.pop(self.request_uuid, None)
+                return uid
         except PicpikError as error:
             error.request_uuid = self.request_uuid
             raise
-        except anyio.get_cancelled_exc_class():
-            if self.committed:
-                reason = "the session ended while the answer was awaited"
-                raise self._unknown(reason) from None
-            raise
         raise self._aborted_error()
+
+    def cut_off(self) -> PicpikError:
+        """The error for a submit that was ended from outside, with its session."""
+        if self.committed:
+            return self._unknown("the session ended while the answer was awaited")
+        return closed_error(request_uuid=self.request_uuid)
+
+    def tell(self, uid: str | None, error: BaseException | None) -> None:
+        """Log an outcome that is paid for, or may be, and that no caller waits for any more."""
+        ids = {"request_uuid": self.request_uuid, "task_uid": uid}
+        if uid is not None:
+            _logger.warning("task %s was submitted, and its caller is gone; session.task(uid) finds it", uid, extra=ids)
+        elif isinstance(error, SubmitOutcomeUnknownError):
+            _logger.warning("nobody waits any more for this: %s", error, extra=ids)
 
     async def _run(self, shop: Workshop) -> str:
         self._request.check()
@@ -108,7 +152,7 @@ class Submit:
             request, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=self.request_uuid
         )
         try:
-            answer = await shop.transport.send(shop.body(parameters, images), before_tail=self._commit)
+            answer = await shop.send(shop.body(parameters, images), before_tail=self._commit)
         except Exception as error:
             if not self.committed:
                 raise
@@ -143,7 +187,7 @@ class Submit:
         if not self.committed:
             msg = f"{action}: the service answered HTTP {status} before it had the whole request"
             raise TransportError(msg, stage="send")
-        if status not in _HTTP_OK:
+        if status not in HTTP_OK:
             reason = f"HTTP {status}"
             raise self._unknown(reason)
         try:
@@ -153,14 +197,17 @@ class Submit:
                 raise refusal
             return _wire.task_uid(document, action=action)
         except MalformedAnswerError as error:
-            raise self._unknown(str(error)) from None
+            raise self._unknown(str(error), task_uid=error.task_uid) from None
 
-    def _unknown(self, reason: str, *, stage: str = "answer") -> SubmitOutcomeUnknownError:
+    def _unknown(self, reason: str, *, stage: str = "answer", task_uid: str | None = None) -> SubmitOutcomeUnknownError:
+        self._records.unknown[self.request_uuid] = reason
         msg = (
             f"the submit {self.request_uuid} may have been accepted and charged ({reason}); it is not sent again."
             " Look at running_tasks() and balance() before you submit it anew"
         )
-        return SubmitOutcomeUnknownError(msg, stage=stage, reason=reason, request_uuid=self.request_uuid)
+        return SubmitOutcomeUnknownError(
+            msg, stage=stage, reason=reason, request_uuid=self.request_uuid, task_uid=task_uid
+        )
 
 
 async def open_images(sources: dict[str, ImageSource], shop: Workshop) -> dict[ImageSource, OpenImage]:

@@ -279,6 +279,7 @@ AT_LEAST: list[tuple[Any, str, float]] = [
     (Limits, "max_image_pixels", 1),
 ]
 ABOVE_ZERO: list[tuple[Any, str]] = [
+    (PollPolicy, "request_timeout"),
     (PollPolicy, "tick"),
     (PollPolicy, "max_interval"),
     (PollPolicy, "max_backoff"),
@@ -292,8 +293,23 @@ def test_settings_have_a_least_value(settings: Any, name: str, low: float) -> No
     """A setting that could not work is refused by name, with what it must be."""
     assert low == getattr(settings(**{name: low}), name)
     for value in (low - 1, float("nan"), None, "1", True):
-        with pytest.raises(ConfigurationError, match=f"{settings.__name__}.{name} is .*, but must be at least {low}"):
+        with pytest.raises(ConfigurationError, match=f"{settings.__name__}.{name} is .*, but must be .*at least {low}"):
             settings(**{name: value})
+
+
+def test_counts_are_whole() -> None:
+    """What is counted cannot be half."""
+    with pytest.raises(ConfigurationError, match=r"Limits.uploads is 1.5, but must be a whole number, at least 1"):
+        Limits(uploads=1.5)  # type: ignore[arg-type]
+
+
+def test_timeout_of_a_policy() -> None:
+    """The whole wait has no limit, or one that can be kept."""
+    assert PollPolicy(timeout=None).timeout is None
+    assert 0 == PollPolicy(timeout=0).timeout
+    for value in (-1, float("nan"), "5"):
+        with pytest.raises(ConfigurationError, match=r"PollPolicy.timeout is .*, but must be at least 0"):
+            PollPolicy(timeout=value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("settings", "name"), ABOVE_ZERO)

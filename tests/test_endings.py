@@ -60,7 +60,7 @@ def test_timeout_error() -> None:
 
 def test_closed_error() -> None:
     """A closed session tells how to resume."""
-    error = closed_error("uid-7")
+    error = closed_error(task_uid="uid-7")
 
     assert "uid-7" == error.task_uid
     assert "session.task('uid-7') of a new session resumes it" in str(error)

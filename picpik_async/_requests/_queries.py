@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from picpik_async._ranges import one_text, to_texts
+from picpik_async._ranges import one_text, refused, to_texts
 from picpik_async._requests._base import Query
 from picpik_async._tasks import TaskDetail
 from picpik_async._types import CreditBalance, Models
@@ -18,7 +18,10 @@ __all__ = ["GetCreditBalance", "ListModels", "ListRunningTasks", "ListTasksDetai
 
 
 def _to_uid(value: str) -> str:
-    return one_text(value, "task_uid")
+    uid = one_text(value, "task_uid")
+    if not uid.isprintable():
+        raise refused(field="task_uid", value=uid, allowed="printable text, as the service gave it")
+    return uid
 
 
 def _to_uids(values: str | Iterable[str]) -> tuple[str, ...]:
