@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["Blob", "Handle", "MemoryBlob", "PathBlob", "Spool", "as_file"]
+__all__ = ["Blob", "Handle", "MemoryBlob", "PathBlob", "Spool", "as_file", "in_words", "too_large"]
 
 SPOOL_MEMORY: Final = 1024 * 1024  # bytes kept in memory before a temporary file takes over
 
@@ -230,3 +230,15 @@ class _BlobFile(io.RawIOBase):
     def close(self) -> None:
         self._handle.close()
         super().close()
+
+
+def too_large(most: int) -> ImageError:
+    """The error for a picture of more than *most* bytes."""
+    return ImageError(f"has more than {in_words(most)}; make it smaller, or raise Limits.max_image_bytes")
+
+
+def in_words(size: int) -> str:
+    """A number of bytes, such as `1.2 MB`."""
+    if size < 1000:  # noqa: PLR2004
+        return f"{size} bytes"
+    return f"{size / 1e3:.3g} kB" if size < 1e6 else f"{size / 1e6:.3g} MB"  # noqa: PLR2004

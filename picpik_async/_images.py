@@ -12,10 +12,11 @@ import anyio.to_thread
 import attrs
 
 from picpik_async import _pixels
-from picpik_async._blobs import as_file
+from picpik_async._blobs import as_file, too_large
 from picpik_async._config import Limits
-from picpik_async._inputs import StreamLoader, check_pixels, loader_for, os_problem, too_large
-from picpik_async.errors import ImageError, InvalidRequestError
+from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for, os_problem
+from picpik_async._streams import StreamLoader
+from picpik_async.errors import ConfigurationError, ImageError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
@@ -41,14 +42,15 @@ class ImageSource:
     source is opened, so do not change an array or close a file in between. Sources are equal only to themselves.
 
     Paths are looked at anew on each opening. Streams are read once, from where they stand, and kept: up to 1 MiB in
-    memory, beyond that in an unnamed temporary file, which vanishes with the source. PIL images and arrays become PNG,
+    memory, beyond that in an unnamed temporary file, which vanishes with the source. A stream is broken if reading it
+    fails, or if all who are waiting for it are cancelled; other pictures may be opened again, also by several event loops
+    at a time. PIL images and arrays become PNG,
     pixel by pixel; EXIF orientation counts for encoded pictures only.
     """
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._lock = anyio.Lock()
-        self._blob: Blob | None = None
+        self._turns = Turns()
         self._upright: tuple[Blob, Blob] | None = None
 
     @property
@@ -124,15 +126,12 @@ class ImageSource:
 
         Raises:
             ImageError: it cannot be read, is no picture, is damaged or too large.
+            ConfigurationError: it is a stream, and another event loop is reading it.
         """
         with _reporting(field, self.label):
-            async with self._lock:
-                blob = self._blob
-                if blob is None:
-                    blob = await self._loader.load(limiter, limits, field)
-                if not self._loader.again:
-                    self._blob = blob
-                inspect = functools.partial(self._inspect, blob, limits, upright=upright, field=field)
+            blob = await self._loader.load(limiter, limits, field)
+            inspect = functools.partial(self._inspect, blob, limits, upright=upright, field=field)
+            async with self._turns.here():  # so that it is turned once
                 return await anyio.to_thread.run_sync(inspect, limiter=limiter)
 
     def _inspect(self, blob: Blob, limits: Limits, *, upright: bool, field: str) -> OpenImage:
@@ -182,9 +181,7 @@ class ImageSource:
             return await anyio.to_thread.run_sync(_decode, opened, limiter=limiter)
 
 
-class _DerivedLoader:
-    again = False
-
+class _DerivedLoader(MadeOnce):
     def __init__(
         self,
         name: str,
@@ -192,17 +189,18 @@ class _DerivedLoader:
         make: Callable[..., Image.Image],
         size: Callable[..., tuple[int, int]] | None,
     ) -> None:
-        self.label = name
-        self.key: Hashable = ("derived", id(self))
+        super().__init__(name, ("derived", id(self)))
         self._parents = parents
         self._make = make
         self._size = size
 
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:
+        if self._blob is not None:
+            return self._blob
         opened = [await parent.open(limiter, limits, field=field) for parent in self._parents]
         if self._size is not None:
             check_pixels(*self._size(*[(parent.width, parent.height) for parent in opened]), limits)
-        return await anyio.to_thread.run_sync(self._derive, opened, limiter=limiter)
+        return await self._made(self._derive, opened, limiter)
 
     def _derive(self, opened: list[OpenImage]) -> Blob:
         with contextlib.ExitStack() as stack:
@@ -323,6 +321,8 @@ def _reporting(field: str, source: str) -> Iterator[None]:
         if exc.field is not None:
             raise
         kind, problem, cause = type(exc), str(exc), exc.__cause__
+    except ConfigurationError:
+        raise
     except OSError as exc:
         kind, problem, cause = ImageError, os_problem(exc), exc
     except Exception as exc:  # noqa: BLE001 - a foreign object may raise anything
@@ -369,7 +369,7 @@ def _check_size(blob: Blob, limits: Limits) -> None:
         msg = "is empty (0 bytes)"
         raise ImageError(msg)
     if blob.size > limits.max_image_bytes:
-        raise too_large(limits)
+        raise too_large(limits.max_image_bytes)
 
 
 def _read_all(opened: OpenImage) -> bytes:

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import inspect
 import io
 import os
 import re
+import weakref
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
+import anyio
 import anyio.to_thread
 
 from picpik_async import _pixels
-from picpik_async._blobs import MemoryBlob, PathBlob, Spool
+from picpik_async._blobs import MemoryBlob, PathBlob, in_words
+from picpik_async._streams import StreamLoader
 from picpik_async.errors import ImageError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -32,15 +35,14 @@ __all__ = [
     "ArrayLoader",
     "ImageInput",
     "Loader",
+    "MadeOnce",
     "MemoryLoader",
     "PathLoader",
     "PilLoader",
-    "StreamLoader",
+    "Turns",
     "loader_for",
-    "too_large",
 ]
 
-_CHUNK: Final = 1024 * 1024  # bytes asked of a stream at a time
 _KINDS: Final = "a path, bytes, a binary file, a PIL image, an array (uint8), an object with `async read(n)`, or an async iterable of bytes"
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _BASE64: Final = re.compile(r"(iVBORw0KGgo|/9j/|UklGR|R0lGOD)[A-Za-z0-9+/\s]{200,}=*\s*")
@@ -81,17 +83,15 @@ ImageInput: TypeAlias = (
 
 
 class Loader(Protocol):
-    """Brings a picture to rest; called by one opener at a time.
+    """Brings a picture to rest, for any number of openers.
 
     Attributes:
         label: what the user handed over, in short, for messages; never contents.
         key: equal for loaders of the same picture.
-        again: whether the picture may be another one next time.
     """
 
     label: str
     key: Hashable
-    again: bool
 
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:
         """The encoded picture."""
@@ -100,8 +100,6 @@ class Loader(Protocol):
 
 class PathLoader:
     """A file, looked at anew each time."""
-
-    again = True
 
     def __init__(self, path: str) -> None:
         self.label = _printable(path)
@@ -122,116 +120,72 @@ def _working_directory() -> str:
         return ""
 
 
-class _Once:
-    again = False
+class Turns:
+    """Lets the tasks of one event loop take turns, and those of another loop by themselves.
 
-    def __init__(self, value: Any, label: str) -> None:
+    A lock in several loops would wake its waiters from the wrong thread.
+    """
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, anyio.Lock] = weakref.WeakKeyDictionary()
+
+    def here(self) -> anyio.Lock:
+        """The lock of the running loop."""
+        return self._locks.setdefault(asyncio.get_running_loop(), anyio.Lock())
+
+
+class MadeOnce:
+    """A picture that is made in a worker thread, and kept; at worst once by each of several event loops."""
+
+    def __init__(self, label: str, key: Hashable) -> None:
         self.label = label
-        self.key: Hashable = ("object", id(value))
+        self.key = key
+        self._blob: Blob | None = None
+        self._turns = Turns()
+
+    async def _made(self, make: Callable[[Any], Blob], value: Any, limiter: anyio.CapacityLimiter) -> Blob:
+        async with self._turns.here():
+            if self._blob is None:
+                self._blob = await anyio.to_thread.run_sync(make, value, limiter=limiter)
+            return self._blob
+
+
+class _Held(MadeOnce):
+    def __init__(self, value: Any, label: str) -> None:
+        super().__init__(label, ("object", id(value)))
         self._value = value
 
 
-class MemoryLoader(_Once):
+class MemoryLoader(_Held):
     """Bytes, used where they are, or a copy of a buffer that may change."""
 
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
         """The bytes."""
-        if isinstance(self._value, bytes):
-            return MemoryBlob(self._value)
-        return MemoryBlob(await anyio.to_thread.run_sync(bytes, self._value, limiter=limiter))
+        return await self._made(_blob_of_copy, self._value, limiter)
 
 
-class PilLoader(_Once):
+def _blob_of_copy(value: bytes | bytearray | memoryview) -> Blob:
+    return MemoryBlob(bytes(value))  # bytes are not copied
+
+
+class PilLoader(_Held):
     """A PIL image, encoded as PNG."""
 
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
         """The PNG."""
         width, height = self._value.size
         check_pixels(width, height, limits)
-        return await anyio.to_thread.run_sync(_pixels.png_of_pil, self._value, limiter=limiter)
+        return await self._made(_pixels.png_of_pil, self._value, limiter)
 
 
-class ArrayLoader(_Once):
+class ArrayLoader(_Held):
     """An array, encoded as PNG."""
 
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
         """The PNG."""
         height, width = self._value.__array_interface__["shape"][:2]
         check_pixels(width, height, limits)
-        return await anyio.to_thread.run_sync(_pixels.png_of_array, self._value, limiter=limiter)
-
-
-class StreamLoader:
-    """Something that can be read once, from where it stands.
-
-    Attributes:
-        fresh: whether nothing was read yet.
-    """
-
-    again = False
-
-    def __init__(self, value: Any, label: str) -> None:
-        self.label = label
-        self.key: Hashable = ("stream", id(self))
-        self.fresh = True
-        self._value = value
-
-    async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
-        """The whole stream."""
-        if not self.fresh:
-            msg = "reading it failed or was cancelled halfway; pass a fresh one"
-            raise ImageError(msg)
-        self.fresh = False
-        next_chunk = self._chunks(limiter)
-        spool = Spool()
-        while chunk := await next_chunk():
-            if spool.size + len(chunk) > limits.max_image_bytes:
-                raise too_large(limits)
-            await anyio.to_thread.run_sync(spool.write, chunk, limiter=limiter)
-        if not spool.size:
-            msg = "is empty (0 bytes from where it stands); if it was read or written before, call its seek(0) first"
-            raise ImageError(msg)
-        return spool
-
-    def _chunks(self, limiter: anyio.CapacityLimiter) -> Callable[[], Any]:
-        read = getattr(self._value, "read", None)
-        if read is None:
-            iterator = aiter(self._value)
-            return lambda: _next_of(iterator)
-        if inspect.iscoroutinefunction(read):
-            return lambda: _checked(read(_CHUNK))
-        return lambda: _checked(_read_in_thread(read, limiter))
-
-
-async def _next_of(iterator: Any) -> bytes:
-    async for chunk in iterator:
-        if _bytes_only(chunk):  # an empty chunk ends nothing here
-            return bytes(chunk)
-    return b""
-
-
-async def _read_in_thread(read: Callable[[int], Any], limiter: anyio.CapacityLimiter) -> Any:
-    # Abandoned on cancellation: a pipe may never answer, and the stream is broken then anyway.
-    chunk = await anyio.to_thread.run_sync(read, _CHUNK, abandon_on_cancel=True, limiter=limiter)
-    return await chunk if inspect.isawaitable(chunk) else chunk
-
-
-async def _checked(reading: Any) -> Any:
-    return _bytes_only(await reading)
-
-
-def _bytes_only(chunk: Any) -> Any:
-    if not isinstance(chunk, (bytes, bytearray, memoryview)):
-        msg = f"gives {type(chunk).__name__} instead of bytes; open it in binary mode, such as open(path, 'rb')"
-        raise ImageError(msg)
-    return chunk
-
-
-def too_large(limits: Limits) -> ImageError:
-    """The error for a picture of too many bytes."""
-    return ImageError(
-        f"has more than {in_words(limits.max_image_bytes)}; make it smaller, or raise Limits.max_image_bytes"
-    )
+        return await self._made(_pixels.png_of_array, self._value, limiter)
 
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:
@@ -242,13 +196,6 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
             " make it smaller, or raise Limits.max_image_pixels"
         )
         raise ImageError(msg)
-
-
-def in_words(size: int) -> str:
-    """A number of bytes, such as `1.2 MB`."""
-    if size < 1000:  # noqa: PLR2004
-        return f"{size} bytes"
-    return f"{size / 1e3:.3g} kB" if size < 1e6 else f"{size / 1e6:.3g} MB"  # noqa: PLR2004
 
 
 def os_problem(error: OSError) -> str:

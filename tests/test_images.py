@@ -6,7 +6,6 @@ import asyncio
 import gc
 import io
 import os
-import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -20,10 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from picpik_async._blobs import MemoryBlob, PathBlob, Spool, as_file
+from picpik_async._blobs import MemoryBlob, PathBlob, Spool, as_file, in_words
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, OpenImage, require_format
-from picpik_async._inputs import in_words
 from picpik_async._pixels import read_header
 from picpik_async.errors import ImageError, InvalidRequestError
 
@@ -351,24 +349,6 @@ async def test_opening_decodes_no_pixel() -> None:
 
 
 @pytest.mark.anyio
-async def test_concurrent_opens_read_a_stream_once() -> None:
-    """However many open one upload at the same time, it is read once."""
-    upload = Upload(LARGE)
-    source = ImageSource.of(upload)
-    results: list[OpenImage] = []
-
-    async def open_it() -> None:
-        results.append(await source.open(anyio.CapacityLimiter(2), Limits()))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(5):
-            group.start_soon(open_it)
-
-    assert 1 == len({id(result.blob) for result in results})
-    assert len(LARGE) // 2**20 + 2 == upload.reads
-
-
-@pytest.mark.anyio
 async def test_one_unread_stream_has_one_source() -> None:
     """A picture and a mask made from the same upload share the source; once it is read, a new source is needed."""
     upload = Upload(PNG)
@@ -603,68 +583,6 @@ class TestWrongInputs:
 
         assert "30000x30000 pixels" in message
         assert (30000, 30000) == (huge.width, huge.height)
-
-    @pytest.mark.anyio
-    async def test_a_stream_that_gives_text(self, file: Callable[..., Path]) -> None:
-        """Text mode is found out at the first chunk."""
-        async with await anyio.open_file(file(b"text"), "r") as handle:
-            assert "binary mode" in await problem(handle)
-
-    @pytest.mark.anyio
-    async def test_a_stream_that_fails(self) -> None:
-        """What a stream raises becomes an ImageError; the stream counts as broken from then on."""
-
-        class Broken:
-            async def read(self, size: int) -> bytes:
-                msg = f"client gone, {size} bytes wanted"
-                raise EOFError(msg)
-
-        source = ImageSource.of(Broken())
-
-        assert "reading it failed with EOFError" in await problem(source)
-        assert "pass a fresh one" in await problem(source)
-
-
-@pytest.mark.anyio
-async def test_a_cancelled_stream_is_broken() -> None:
-    """A stream that was cancelled halfway is not sent in part."""
-
-    async def stall() -> AsyncIterator[bytes]:
-        yield LARGE[:-1]
-        started.set()
-        await anyio.sleep_forever()
-
-    started = anyio.Event()
-    source = ImageSource.of(stall())
-    async with anyio.create_task_group() as group:
-        group.start_soon(source.open, anyio.CapacityLimiter(1), Limits())
-        await started.wait()
-        group.cancel_scope.cancel()
-
-    assert "pass a fresh one" in await problem(source)
-
-
-@pytest.mark.anyio
-async def test_a_blocked_file_can_be_cancelled() -> None:
-    """A pipe that never answers does not hold a cancelled open."""
-    read_end, write_end = os.pipe()
-    pipe = open(read_end, "rb", buffering=0)  # noqa: ASYNC230, SIM115, PTH123
-    begun = threading.Event()
-
-    class Slow:
-        def read(self, size: int) -> bytes:
-            begun.set()
-            return pipe.read(size)
-
-    source = ImageSource.of(Slow())
-    async with anyio.create_task_group() as group:
-        group.start_soon(source.open, anyio.CapacityLimiter(1), Limits())
-        await anyio.to_thread.run_sync(begun.wait)
-        group.cancel_scope.cancel()
-    os.close(write_end)
-
-    assert "pass a fresh one" in await problem(source)
-    pipe.close()
 
 
 def test_temporary_files_vanish_with_their_source() -> None:
