@@ -12,7 +12,6 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
 from picpik_async._downloads import Downloads
@@ -33,6 +32,7 @@ from picpik_async._requests import (
 from picpik_async._results import ResultImage, TaskResult
 from picpik_async._submits import Records, Submit, Workshop
 from picpik_async._tasks import Task, TaskDetail
+from picpik_async._threads import in_thread
 from picpik_async._transport import AiohttpTransport
 from picpik_async.errors import (
     ApiError,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import TracebackType
 
+    from picpik_async._config import Secret
     from picpik_async._transport import Transport
     from picpik_async._types import CreditBalance, Models
 
@@ -318,7 +319,7 @@ class _Link:
             engine = await self._session._open()
             await engine.detached(Errand(lambda: _terminate(engine, task_uid)))
 
-    async def fetch(self, url: str, *, task_uid: str) -> bytes:
+    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
         """See `ResultImage.read`."""
         with _about(task_uid):
             engine = await self._session._open()
@@ -326,7 +327,7 @@ class _Link:
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run blocking work in the session's own worker threads; works with a closed session, too."""
-        return await anyio.to_thread.run_sync(function, *args, limiter=self._session._limiter)
+        return await in_thread(function, *args, limiter=self._session._limiter)
 
 
 class _Updates:

@@ -130,8 +130,14 @@ def decode(body: bytes, *, action: str) -> dict[str, Any]:
         raise MalformedAnswerError(msg)
     if type(document.get("RetCode")) is not int:
         msg = f"{action}: the answer's RetCode is missing or not an integer"
-        raise MalformedAnswerError(msg)
+        raise MalformedAnswerError(msg, task_uid=_uid_of(document))
     return document
+
+
+def _uid_of(document: Mapping[str, Any]) -> str | None:
+    """The task an answer names; one that cannot be believed otherwise may still name one that is paid for."""
+    uid = document.get("TaskUID")
+    return uid if is_uid(uid) else None
 
 
 def refusal(document: Mapping[str, Any], *, action: str, request_uuid: str) -> ApiError | None:
@@ -150,6 +156,7 @@ def refusal(document: Mapping[str, Any], *, action: str, request_uuid: str) -> A
         action=action,
         message=message,
         request_uuid=request_uuid,
+        task_uid=_uid_of(document),
     )
 
 
@@ -171,11 +178,11 @@ def task_uid(document: Mapping[str, Any], *, action: str) -> str:
     Raises:
         MalformedAnswerError: there is no usable one.
     """
-    uid = document.get("TaskUID")
-    if not is_uid(uid):
+    uid = _uid_of(document)
+    if uid is None:
         msg = f"{action}: the service agreed, but its answer has no usable TaskUID"
         raise MalformedAnswerError(msg)
-    return cast("str", uid)
+    return uid
 
 
 def structure_answer(query: Query[AnswerT], document: Mapping[str, Any], dialect: Dialect) -> AnswerT:

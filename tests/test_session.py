@@ -23,8 +23,9 @@ import uvloop
 from fault_server import Exchange, FaultServer, accepted, after_reading, answering, details, in_turn, service, until
 from jobs import CREDENTIALS, QUICK, UUID, job, picture, session
 
-from picpik_async import Limits, PicpikSession, PollPolicy, TaskStatus
+from picpik_async import Limits, PicpikSession, PollPolicy, RetryPolicy, TaskStatus
 from picpik_async.errors import (
+    ApiError,
     ConfigurationError,
     InvalidRequestError,
     PicpikError,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 BALANCE: dict[str, Any] = {"RetCode": 0, "TotalCredits": 10, "UsedCredits": 3}
+
+
+ONCE = RetryPolicy(attempts=1)
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
@@ -815,6 +819,102 @@ async def test_updates() -> None:
                 await anext(left)
 
     assert ["Queuing", "Running", "Finished"] == words
+
+
+# --- every error tells which task it is about ------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_errors_name_their_task() -> None:
+    """Whatever goes wrong after a submit, the error has the task's uid."""
+    picpik = PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: TransportError("lost")), retry=ONCE)
+    task = picpik.task("a-task")
+    for use in (task.detail, task.terminate):
+        with pytest.raises(TransportError) as lost:
+            await use()
+        assert "a-task" == lost.value.task_uid
+    await picpik.aclose()
+    for use_closed in (task.detail, task.terminate, task.wait, lambda: anext(task.updates())):
+        with pytest.raises(ConfigurationError) as closed:
+            await use_closed()
+        assert "a-task" == closed.value.task_uid
+
+
+@pytest.mark.anyio
+async def test_task_that_cannot_exist() -> None:
+    """A uid the service cannot have given is refused at once, so that it cannot spoil the polls of others."""
+    picpik = PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: {}))
+
+    with pytest.raises(InvalidRequestError, match=r"task_uid is .* but must be printable text"):
+        picpik.task("bad\udcff")
+
+
+@pytest.mark.anyio
+async def test_terminated_by_a_try_whose_answer_was_lost() -> None:
+    """A second try that is refused, because the first one worked, ends the task for its waiters."""
+    answers: list[Any] = [TransportError("lost"), {"RetCode": 7, "Message": "already terminated"}]
+
+    def respond(request: dict[str, Any]) -> Any:
+        if request["Action"] == "TerminateTask":
+            return answers.pop(0)
+        return {"RetCode": 0, "TaskDetailList": [{"TaskUID": "a", "Status": "Stopped"}]}
+
+    retry = RetryPolicy(attempts=3, base_delay=0)
+    async with PicpikSession(
+        CREDENTIALS, transport=FakeTransport(respond), retry=retry, poll=PollPolicy(tick=0.02)
+    ) as picpik:
+        await picpik.task("a").terminate()
+        with pytest.raises(TaskTerminatedError):
+            await picpik.task("a").wait(timeout=10)
+        answers.append({"RetCode": 7, "Message": "no such task"})
+        with pytest.raises(ApiError):
+            await picpik.task("b").terminate()
+
+
+@pytest.mark.anyio
+async def test_poll_that_is_never_answered() -> None:
+    """A status request that hangs is given up and asked again, long before a submit would be."""
+    hangs = [True]
+
+    async def respond(_request: dict[str, Any]) -> dict[str, Any]:
+        if hangs.pop() if hangs else False:
+            await anyio.sleep_forever()
+        return {"RetCode": 0, "TaskDetailList": [{"TaskUID": "a", "Status": "Finished"}]}
+
+    poll = PollPolicy(tick=0.02, request_timeout=0.1)
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(respond), poll=poll) as picpik:
+        result = await picpik.task("a").wait(timeout=10)
+
+    assert "a" == result.detail.task_uid
+
+
+@pytest.mark.anyio
+async def test_session_that_cannot_open() -> None:
+    """What keeps a session from opening is told, with its cause."""
+    picpik = PicpikSession(CREDENTIALS, endpoint="http://localhost:1", limits=Limits())
+    picpik._ssl = "no context"  # type: ignore[assignment]
+
+    with pytest.raises(ConfigurationError, match="could not be opened, or broke down: TypeError") as caught:
+        await picpik.balance()
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_ssl_of_the_wrong_kind() -> None:
+    """TLS settings are a context, and nothing that switches verification off."""
+    with pytest.raises(ConfigurationError, match=r"ssl is a bool, but must be an ssl\.SSLContext"):
+        PicpikSession(CREDENTIALS, ssl=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "5"])
+async def test_wrong_timeout(seconds: Any) -> None:
+    """A timeout that cannot be kept is refused before anything is sent."""
+    transport = FakeTransport(lambda _request: {})
+    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+        with pytest.raises(InvalidRequestError, match="timeout is"):
+            await picpik.run(job(), timeout=seconds)
+
+    assert [] == transport.requests
 
 
 # --- another loop ------------------------------------------------------------------------------------------------------

@@ -248,6 +248,95 @@ async def test_exception_before_the_commit_point() -> None:
     assert "connect" == caught.value.stage
 
 
+async def test_interrupted_after_the_commit_point() -> None:
+    """A transport that is cancelled from within, as by a broken connection, is a failure like any other."""
+
+    async def stray(_request: dict[str, Any]) -> dict[str, Any]:
+        raise asyncio.CancelledError
+
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(stray)) as picpik:
+        other = asyncio.create_task(picpik.submit(job()))
+        with pytest.raises(SubmitOutcomeUnknownError, match="cancelled from within"):
+            await picpik.submit(job(), request_uuid=UUID)
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await other
+
+        assert UUID in picpik.unknown_submits
+        with pytest.raises(TransportError, match="cancelled from within"):
+            await picpik.balance()
+
+
+async def test_unknown_outcome_of_a_caller_that_is_gone() -> None:
+    """A submit that may be charged stays on record, though its caller was cancelled; a late answer clears it."""
+    gate = anyio.Event()
+
+    async def late(request: dict[str, Any]) -> dict[str, Any]:
+        if request["Action"] != "ModifyMaskedPixels":
+            return {"RetCode": 0, "TotalCredits": 1, "UsedCredits": 0}
+        await gate.wait()
+        return {"RetCode": 0, "TaskUID": "late"}
+
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(late)) as picpik:
+        with pytest.raises(SubmitOutcomeUnknownError, match="still awaited") as caught:
+            await picpik.run(job(), timeout=0.2, request_uuid=UUID)
+        assert [UUID] == list(picpik.unknown_submits)
+        assert UUID == caught.value.request_uuid
+        gate.set()
+        while not picpik.tasks:
+            await anyio.lowlevel.checkpoint()
+
+        assert {} == picpik.unknown_submits
+        assert "late" == picpik.tasks[0].uid
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"TaskUID": "paid-1"}, {"RetCode": "0", "TaskUID": "paid-1"}, {"RetCode": 0.0, "TaskUID": "paid-1"}],
+)
+async def test_task_of_an_odd_answer(answer: dict[str, Any]) -> None:
+    """An answer that cannot be believed may still name a task, and then the error does so."""
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: answer)) as picpik:
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await picpik.submit(job())
+
+    assert "paid-1" == caught.value.task_uid
+
+
+async def test_task_of_a_refusal() -> None:
+    """A refusal that names a task keeps it."""
+    answer = {"RetCode": 3, "TaskUID": "paid-1"}
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: answer)) as picpik:
+        with pytest.raises(ApiError) as caught:
+            await picpik.submit(job())
+
+    assert "paid-1" == caught.value.task_uid
+
+
+async def test_session_that_is_closed_while_the_answer_is_awaited() -> None:
+    """Closing ends the wait for an answer that does not come, and the outcome is unknown."""
+    sent = anyio.Event()
+
+    async def never(_request: dict[str, Any]) -> dict[str, Any]:
+        sent.set()
+        await anyio.sleep_forever()
+        return {}
+
+    picpik = PicpikSession(CREDENTIALS, transport=FakeTransport(never))
+
+    async def submit() -> None:
+        with pytest.raises(SubmitOutcomeUnknownError, match="the session ended") as caught:
+            await picpik.submit(job(), request_uuid=UUID)
+        assert UUID == caught.value.request_uuid
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(submit)
+        await sent.wait()
+        assert picpik._engine is not None
+        picpik._engine.owner.cancel()
+
+    assert [UUID] == list(picpik.unknown_submits)
+
+
 async def test_aborted_while_the_transport_goes_on() -> None:
     """A transport that sends in a task of its own, which nobody cancels, is stopped at the commit point."""
     gate = anyio.Event()
