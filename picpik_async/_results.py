@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
-import io
 import os
 import re
 import secrets
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import anyio
 import attrs
 
+from picpik_async._config import Secret
 from picpik_async._pixels import sniff
-from picpik_async.errors import DownloadError, PicpikError, legible
+from picpik_async._verification import picture_of
+from picpik_async.errors import DownloadError, InvalidImageError, legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 class Fetcher(Protocol):
     """What pictures need of their session."""
 
-    async def fetch(self, url: str, *, task_uid: str) -> bytes:
+    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
         """The verified picture at *url*."""
         ...
 
@@ -49,29 +50,33 @@ class ResultImage:
     """One picture of a result; fetched when first asked for, through the session that made it.
 
     In a notebook it shows itself once it was read.
-
-    Attributes:
-        url: the service's address of the picture, valid for 24 hours; it may hold a signature, so do not publish it.
     """
 
     def __init__(self, url: str, fetcher: Fetcher, *, task_uid: str, index: int) -> None:
-        self.url = url
+        self._url = Secret(url)
         self._fetcher = fetcher
         self._task_uid = task_uid
         self._index = index
         self._data: bytes | None = None
+        self._fetching = anyio.Lock()
+
+    @property
+    def url(self) -> str:
+        """The service's address of the picture, valid for 24 hours; it may hold a signature, so do not publish it."""
+        return self._url.reveal()
 
     async def read(self) -> bytes:
-        """The encoded picture, whole and verified; kept for the next call.
+        """The encoded picture, whole and verified; fetched once, however many ask, and kept for the next call.
 
         Raises:
             DownloadError: it could not be fetched; the kinds are `ResultExpiredError`, `UnsafeUrlError` and
                 `InvalidImageError`.
             ConfigurationError: it is not fetched yet, and its session is closed.
         """
-        if self._data is None:
-            self._data = await self._fetch()
-        return self._data
+        async with self._fetching:
+            if self._data is None:
+                self._data = await self._fetch()
+            return self._data
 
     async def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture to *path*, whole or not at all, and return where it is.
@@ -84,7 +89,8 @@ class ResultImage:
             DownloadError: it could not be fetched, as in `read`, or written.
             ConfigurationError: it is not fetched yet, and its session is closed.
         """
-        data = self._data if self._data is not None else await self._fetch()
+        async with self._fetching:
+            data = self._data if self._data is not None else await self._fetch()
         name = self._name(data)
         return await self._fetcher.in_thread(self._write, data, os.fsdecode(path), name)
 
@@ -92,29 +98,48 @@ class ResultImage:
         """The picture as a `PIL.Image`, decoded.
 
         Raises:
-            DownloadError: as in `read`.
+            DownloadError: as in `read`; an `InvalidImageError` if there is no memory for the pixels.
             ConfigurationError: as in `read`.
         """
         data = await self.read()
-        return await self._fetcher.in_thread(_to_pil, data)
+        return await self._fetcher.in_thread(self._decode, data)
 
     async def show(self) -> None:
         """Fetch the picture and display it in the system's viewer.
 
         Raises:
-            DownloadError: as in `read`.
+            DownloadError: as in `pil`, or there is no viewer.
             ConfigurationError: as in `read`.
         """
         picture = await self.pil()
-        await self._fetcher.in_thread(picture.show)
+        await self._fetcher.in_thread(self._show, picture)
 
     async def _fetch(self) -> bytes:
-        return await self._fetcher.fetch(self.url, task_uid=self._task_uid)
+        return await self._fetcher.fetch(self._url, task_uid=self._task_uid)
 
     def _name(self, data: bytes) -> str:
         uid = self._task_uid
         stem = uid if _SAFE_NAME.fullmatch(uid) else hashlib.sha256(uid.encode(errors="replace")).hexdigest()
         return f"{stem}-{self._index}{_SUFFIXES[str(sniff(data))]}"
+
+    def _decode(self, data: bytes) -> Image:
+        try:
+            return picture_of(data)
+        except InvalidImageError as error:
+            error.task_uid = self._task_uid
+            raise
+
+    def _show(self, picture: Image) -> None:
+        from PIL import ImageShow  # noqa: PLC0415 - keeps the import of the package light
+
+        problem = "no viewer was found"
+        try:
+            if ImageShow.show(picture):
+                return
+        except Exception as error:  # noqa: BLE001 - a viewer is somebody's code
+            problem = type(error).__name__
+        msg = f"cannot show the picture: {problem}; save() it and open the file"
+        raise DownloadError(msg, task_uid=self._task_uid)
 
     def _write(self, data: bytes, path: str, name: str) -> Path:
         try:
@@ -186,7 +211,7 @@ class TaskResult:
         """Fetch all pictures and display them: in the notebook, or in the system's viewer.
 
         Raises:
-            DownloadError: a picture could not be fetched.
+            DownloadError: a picture could not be fetched or shown; the first such error, after the others are shown.
             ConfigurationError: a picture is not fetched yet, and the session is closed.
         """
         ipython = sys.modules.get("IPython")
@@ -198,12 +223,12 @@ class TaskResult:
 
     async def _for_each(self, action: Any) -> list[Any]:
         done: list[Any] = [None] * len(self.images)
-        errors: list[PicpikError] = []
+        errors: list[Exception] = []
 
         async def run(position: int) -> None:
             try:
                 done[position] = await action(self.images[position])
-            except PicpikError as error:
+            except Exception as error:  # noqa: BLE001 - raised below, alone; the task group would wrap it
                 errors.append(error)
 
         async with anyio.create_task_group() as group:
@@ -237,11 +262,3 @@ def write_atomically(data: bytes, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _to_pil(data: bytes) -> Image:
-    from PIL import Image  # noqa: PLC0415 - keeps the import of the package light
-
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture

@@ -30,11 +30,13 @@ ALLOWED = {
     "_retry": "errors",
     "_signature": "errors",
     "_tasks": "",
+    "_threads": "",
     # pictures on their way in
     "_blobs": "errors",
     "_pixels": "_blobs errors",
-    "_inputs": "_blobs _pixels errors",
-    "_images": "_blobs _config _inputs _pixels errors",
+    "_streams": "_blobs errors",
+    "_inputs": "_blobs _pixels _streams errors",
+    "_images": "_blobs _config _inputs _pixels _streams errors",
     "masks": "_config _images _ranges errors",
     # requests, and what they look like on the wire
     "_types": "_images _ranges errors",
@@ -49,12 +51,14 @@ ALLOWED = {
     "_poller": "_deadlines _endings _schedule _tasks errors",
     # out and in
     "_transport": "_retry errors",
-    "_downloads": "_config _pixels _retry _transport errors",
-    "_results": "_pixels errors",
+    "_verification": "_pixels errors",
+    "_downloads": "_config _retry _threads _transport _verification errors",
+    "_results": "_config _pixels _verification errors",
     # what joins them
-    "_submits": "_body _images _retry _wire errors",
-    "_engine": "_poller _requests _retry _transport _wire errors",
-    "_session": "_config _downloads _engine _poller _ranges _requests _results _submits _tasks _transport errors",
+    "_errands": "_endings",
+    "_submits": "_body _endings _images _retry _wire errors",
+    "_engine": "_endings _errands _poller _requests _retry _transport _wire errors",
+    "_session": "_config _downloads _endings _engine _errands _poller _ranges _requests _results _submits _tasks _threads _transport errors",
     "__init__": "_config _images _inputs _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
     "emulator": "__init__ _config errors",

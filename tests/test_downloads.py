@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gzip
 import io
 import logging
+import threading
 import time
+import traceback
 import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,9 +20,11 @@ from anyio import CapacityLimiter
 from fault_server import Exchange, FaultServer, after_reading, answering, in_turn, raw_answer
 from jobs import picture
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from picpik_async import Endpoint, Limits, RetryPolicy
-from picpik_async._downloads import Downloads, check_picture, check_url, shown_url
+from picpik_async._config import Secret
+from picpik_async._downloads import Downloads, check_url, shown_url
 from picpik_async.errors import DownloadError, InvalidImageError, ResultExpiredError, UnsafeUrlError
 
 if TYPE_CHECKING:
@@ -50,7 +55,20 @@ async def opened(*, attempts: int = 3, **limits: Any) -> AsyncIterator[Downloads
 async def fetch(server: FaultServer, *, attempts: int = 3, **limits: Any) -> bytes:
     """Fetch one picture."""
     async with opened(attempts=attempts, **limits) as downloads:
-        return await downloads.fetch(f"{server.url}/result/1.png?signature={CANARY}", task_uid="a-task")
+        return await downloads.fetch(signed(f"{server.url}/result/1.png"), task_uid="a-task")
+
+
+def signed(url: str) -> Secret:
+    """The address with a query that nobody may see."""
+    return Secret(f"{url}?signature={CANARY}")
+
+
+def assert_silent(error: DownloadError) -> None:
+    """Neither the error, nor its traceback with all locals, nor a foreign exception behind it tells the signature."""
+    assert "a-task" == error.task_uid
+    assert None is error.__cause__ is error.__context__
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    assert CANARY not in f"{error}{error!r}{vars(error)}{''.join(report.format())}"
 
 
 async def failure(script: Callable[[Exchange], None], kind: type[DownloadError], **options: Any) -> tuple[str, int]:
@@ -61,11 +79,8 @@ async def failure(script: Callable[[Exchange], None], kind: type[DownloadError],
         requests = len(server.requests)
         url = "http://localhost/result/1.png"
     assert kind is type(caught.value), repr(caught.value)
-    assert "a-task" == caught.value.task_uid
     assert url == caught.value.url
-    assert CANARY not in repr(caught.value) + str(caught.value.__cause__)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert_silent(caught.value)
     return str(caught.value), requests
 
 
@@ -113,21 +128,13 @@ Image.new("1", (3000, 3000)).save(BLANK, "PNG")
             after_reading(raw_answer(picture()[:999], headers={"Content-Length": 9999}), lambda e: e.finish()),
             DownloadError,
             "download: ClientPayloadError",
-            3,
+            4,
             id="length",
         ),
         pytest.param(answering(picture() + b"x"), InvalidImageError, "not one whole", 3, id="trailing"),
-        pytest.param(answering(picture(kind="JPEG") + b"x"), InvalidImageError, "not one whole", 3, id="trailing JPEG"),
-        pytest.param(answering(picture(kind="WEBP") + b"x"), InvalidImageError, "not one whole", 3, id="trailing WebP"),
         pytest.param(answering(b"<html>gone</html>"), InvalidImageError, "not one whole", 3, id="HTML"),
-        pytest.param(answering(b""), InvalidImageError, "0 bytes", 3, id="empty"),
-        pytest.param(answering(picture(kind="GIF")), InvalidImageError, "not one whole", 3, id="GIF"),
         pytest.param(
-            answering(picture()[:1000] + bytes(100) + picture()[1100:]),
-            InvalidImageError,
-            "cannot be decoded",
-            3,
-            id="damaged",
+            answering(picture(kind="JPEG")[:20] + b"\xff\xd9"), InvalidImageError, "cannot be decoded", 3, id="damaged"
         ),
         pytest.param(answering(BLANK.getvalue()), InvalidImageError, "3000×3000", 1, id="pixels"),
         pytest.param(answering(bytes(200_001)), InvalidImageError, "more than 200000 bytes", 1, id="bytes"),
@@ -135,10 +142,10 @@ Image.new("1", (3000, 3000)).save(BLANK, "PNG")
             answering(gzip.compress(picture()), headers={"Content-Encoding": "gzip"}),
             InvalidImageError,
             "compressed once more",
-            3,
+            1,
             id="gzip",
         ),
-        pytest.param(answering(b"", status=500), DownloadError, "HTTP 500", 3, id="500"),
+        pytest.param(answering(b"", status=500), DownloadError, "HTTP 500", 4, id="500"),
         pytest.param(answering(b"", status=401), DownloadError, "HTTP 401", 1, id="401"),
         pytest.param(answering(b"", status=206), DownloadError, "HTTP 206", 1, id="206"),
         pytest.param(
@@ -148,14 +155,14 @@ Image.new("1", (3000, 3000)).save(BLANK, "PNG")
             1,
             id="302",
         ),
-        pytest.param(after_reading(f"{CANARY}\r\n\r\n".encode()), DownloadError, "download: ", 3, id="garbled"),
+        pytest.param(after_reading(f"{CANARY}\r\n\r\n".encode()), DownloadError, "download: ", 4, id="garbled"),
     ],
 )
 async def test_bad_result(
     script: Callable[[Exchange], None], kind: type[DownloadError], words: str, attempts: int
 ) -> None:
     """What is not a whole picture within the limits is a typed error, after as many attempts as make sense."""
-    message, requests = await failure(script, kind, max_image_bytes=200_000, max_image_pixels=1_000_000)
+    message, requests = await failure(script, kind, attempts=4, max_image_bytes=200_000, max_image_pixels=1_000_000)
 
     assert words in message
     assert attempts == requests
@@ -192,6 +199,13 @@ async def test_retried(first: Callable[[Exchange], None]) -> None:
         assert picture() == await fetch(server, request_timeout=0.3)
 
 
+async def test_damage_is_counted_apart() -> None:
+    """Failures of another kind before it do not use up the repetitions of a damaged picture."""
+    busy, damaged = answering(b"", status=500), answering(picture()[:-1])
+    with FaultServer(in_turn(damaged, busy, busy, damaged, answering(picture()))) as server:
+        assert picture() == await fetch(server, attempts=5)
+
+
 async def test_deflate_bomb() -> None:
     """A picture that says it is compressed is not even read."""
     message, _ = await failure(
@@ -216,7 +230,7 @@ async def test_parallel_and_bounded() -> None:
         server._scripts[:] = [slowly]
         async with opened(downloads=3) as downloads, anyio.create_task_group() as group:
             for number in range(9):
-                group.start_soon(functools.partial(downloads.fetch, f"{server.url}/{number}", task_uid="a"))
+                group.start_soon(functools.partial(downloads.fetch, signed(f"{server.url}/{number}"), task_uid="a"))
 
     assert 3 == most
 
@@ -248,25 +262,26 @@ async def test_parallel_and_bounded() -> None:
 async def test_unsafe_address(url: str) -> None:
     """An address of another kind is not visited, and its secrets are not told."""
     async with opened() as downloads:
-        with pytest.raises(UnsafeUrlError) as caught:
-            await downloads.fetch(f"{url}?{CANARY}", task_uid="a-task")
+        with pytest.raises(UnsafeUrlError, match="it must be https") as caught:
+            await downloads.fetch(signed(url), task_uid="a-task")
 
-    assert "a-task" == caught.value.task_uid
-    assert CANARY not in repr(caught.value) + str(caught.value.url)
+    del url
+    assert_silent(caught.value)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
 def test_this_machine(host: str) -> None:
     """Plain http is for this machine, and only while the service runs on it too."""
-    check_url(f"http://{host}:1/1.png", LOCAL, task_uid="a")
+    url = Secret(f"http://{host}:1/1.png")
+    check_url(url, LOCAL, task_uid="a")
 
     with pytest.raises(UnsafeUrlError, match="must be https"):
-        check_url(f"http://{host}:1/1.png", Endpoint.INTERNATIONAL, task_uid="a")
+        check_url(url, Endpoint.INTERNATIONAL, task_uid="a")
 
 
 def test_safe_address() -> None:
     """Results are fetched over https."""
-    check_url("https://cdn.example.com/a/1.png?signature=x", Endpoint.INTERNATIONAL, task_uid="a")
+    check_url(signed("https://cdn.example.com/a/1.png"), Endpoint.INTERNATIONAL, task_uid="a")
 
 
 @pytest.mark.parametrize(
@@ -278,21 +293,45 @@ def test_safe_address() -> None:
 )
 def test_shown_address(url: str, shown: str) -> None:
     """What is shown of an address has no query, no user and no fragment."""
-    assert shown == shown_url(url)
+    assert shown == shown_url(Secret(url))
 
 
-async def test_address_the_client_cannot_use() -> None:
+@pytest.mark.parametrize("url", ["https://localhost:99999/1.png", "https://localhost:1/1.png", "https://\udc80/"])
+async def test_address_nobody_answers_at(url: str) -> None:
     """An address that passes the check but cannot be asked is an error like any other."""
     async with opened(attempts=1) as downloads:
-        with pytest.raises(DownloadError) as caught:
-            await downloads.fetch(f"https://localhost:99999/{'x'}?{CANARY}", task_uid="a-task")
+        with pytest.raises(DownloadError, match="the result could not be fetched: download: ") as caught:
+            await downloads.fetch(signed(url), task_uid="a-task")
 
     assert DownloadError is type(caught.value)
-    assert CANARY not in repr(caught.value)
+    assert_silent(caught.value)
 
 
-def test_bomb_by_pixels_is_not_decoded() -> None:
-    """A small file of many pixels is refused by its header."""
-    with pytest.raises(InvalidImageError, match=r"more than Limits\.max_image_pixels"):
-        check_picture(BLANK.getvalue(), 8_999_999)
-    check_picture(BLANK.getvalue(), 9_000_000)
+async def test_the_thread_limit_holds_under_native_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives up while a picture is decoded makes no room for another one to be decoded beside it."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    load = PngImageFile.load
+
+    def slowly(image: PngImageFile) -> Any:
+        begun.release()
+        go_on.wait(10)
+        return load(image)
+
+    monkeypatch.setattr(PngImageFile, "load", slowly)
+    limiter = CapacityLimiter(2)
+    with FaultServer(answering(picture())) as server:
+        async with Downloads(LOCAL, Limits(), RetryPolicy(), limiter) as downloads:
+
+            async def give_up() -> None:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.3):
+                        await downloads.fetch(signed(server.url), task_uid="a-task")
+
+            async with anyio.create_task_group() as group:
+                for _ in range(6):
+                    group.start_soon(give_up)
+            assert 2 == limiter.borrowed_tokens
+            go_on.set()
+            assert picture() == await downloads.fetch(signed(server.url), task_uid="a-task")
+
+    assert 3 == sum(begun.acquire(blocking=False) for _ in range(9))

@@ -9,10 +9,12 @@ import os
 import stat
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from fault_server import FaultServer, answering, details, service
@@ -22,12 +24,14 @@ from jobs import picture, session
 from PIL import ImageShow
 
 from picpik_async import ResultImage, TaskDetail, TaskResult
-from picpik_async.errors import ConfigurationError, DownloadError, ResultExpiredError
+from picpik_async.errors import ConfigurationError, DownloadError, InvalidImageError, ResultExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from PIL.Image import Image
+
+    from picpik_async._config import Secret
 
 T = TypeVar("T")
 CANARY = "canary-signature"
@@ -40,11 +44,12 @@ class Shelf:
         self.pictures = pictures
         self.fetched: list[str] = []
 
-    async def fetch(self, url: str, *, task_uid: str) -> bytes:
+    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
         """See `Fetcher.fetch`."""
         del task_uid
-        self.fetched.append(url)
-        found = self.pictures[url]
+        self.fetched.append(url.reveal())
+        await anyio.lowlevel.checkpoint()
+        found = self.pictures[url.reveal()]
         if isinstance(found, Exception):
             raise found
         return found
@@ -81,6 +86,44 @@ async def test_read_once() -> None:
     assert picture() == await found.read() == await found.read()
     assert (64, 64) == (await found.pil()).size
     assert ["a"] == shelf.fetched
+
+
+@pytest.mark.anyio
+async def test_many_readers_share_one_fetch(tmp_path: Path) -> None:
+    """However many ask at once for a picture, by reading and by saving, it is fetched once."""
+    shelf = Shelf(a=picture())
+    found = ResultImage("a", shelf, task_uid="a-task", index=0)
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(found.read)
+        group.start_soon(found.save, tmp_path)
+
+    assert ["a"] == shelf.fetched
+
+
+@pytest.mark.anyio
+async def test_a_reader_who_gives_up_leaves_it_to_the_next() -> None:
+    """Cancelling one reader, or failing one, fails no other."""
+    shelf = Shelf(a=ResultExpiredError("gone"))
+    found = ResultImage("a", shelf, task_uid="a-task", index=0)
+    cancelled, failing, lucky = [asyncio.ensure_future(found.read()) for _ in range(3)]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(ResultExpiredError):
+        await failing
+    shelf.pictures["a"] = picture()
+
+    assert picture() == await lucky
+    assert cancelled.cancelled()
+
+
+@pytest.mark.anyio
+async def test_undecodable() -> None:
+    """Pillow's failures are errors of ours that name the task."""
+    with pytest.raises(InvalidImageError, match="not one whole") as caught:
+        await image(picture()[:-1]).pil()
+
+    assert "a-task" == caught.value.task_uid
 
 
 @pytest.mark.anyio
@@ -300,6 +343,17 @@ async def test_folder_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_foreign_error_comes_alone(tmp_path: Path) -> None:
+    """What is no error of ours does not come as a group either."""
+    surprise = RuntimeError("surprise")
+
+    with pytest.raises(RuntimeError) as caught:
+        await result(picture(), surprise).save(tmp_path)
+
+    assert surprise is caught.value
+
+
+@pytest.mark.anyio
 async def test_whole_way(tmp_path: Path) -> None:
     """With a real session a batch is fetched in parallel, and what is gone does not disturb the rest."""
     with FaultServer() as server:
@@ -315,9 +369,12 @@ async def test_whole_way(tmp_path: Path) -> None:
             with pytest.raises(ResultExpiredError) as caught:
                 await found.save(tmp_path)
 
-    assert CANARY not in repr(caught.value)
+    del urls, download
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert CANARY not in f"{caught.value!r}{vars(caught.value)}{''.join(report.format())}"
+    assert None is caught.value.__cause__ is caught.value.__context__
     assert [f"a-task-{index}.png" for index in (0, 1, 2, 4, 5)] == names(tmp_path)
-    assert urls == [one.url for one in found.images]
+    assert all(one.url.endswith(f"/{index}?{CANARY}") for index, one in enumerate(found.images))
     assert CANARY not in repr(found)
 
 
@@ -401,6 +458,28 @@ async def test_show_in_viewer(viewed: list[tuple[int, int]], monkeypatch: pytest
     await image().show()
 
     assert 3 == len(viewed)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("answer", "words"), [(0, "no viewer was found"), (FileNotFoundError("display"), "FileNotFoundError")]
+)
+async def test_no_viewer(viewed: list[Any], answer: Any, words: str) -> None:
+    """Without a viewer, or with one that fails, there is something else to do."""
+
+    class Viewer(ImageShow.Viewer):
+        def show(self, image: Image, **_options: Any) -> int:
+            del image
+            if isinstance(answer, Exception):
+                raise answer
+            return 0
+
+    ImageShow._viewers[:] = [Viewer()]
+    with pytest.raises(DownloadError, match=rf"^cannot show the picture: {words}; save\(\) it") as caught:
+        await result(picture(), picture()).show()
+
+    assert "a-task" == caught.value.task_uid
+    assert [] == viewed
 
 
 @pytest.mark.anyio
