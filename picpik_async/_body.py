@@ -9,6 +9,7 @@ are handed to the transport the service cannot have a complete request. A body i
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,7 +102,7 @@ class _Writer:
     def write(self, value: Any, path: str) -> None:
         if isinstance(value, str):
             self._json += _quoted(value, path)
-            self._signed += value.encode()
+            self._signed += str.encode(value)
         elif isinstance(value, ImageSource):
             self._write_image(self._images[value])
         elif isinstance(value, Mapping):
@@ -136,7 +137,7 @@ class _Writer:
         for position, name in enumerate(sorted(value)):
             inner = f"{path}.{name}" if path else name
             self._json += (b"," if position else b"") + _quoted(name, inner) + b":"
-            self._signed += name.encode()
+            self._signed += str.encode(name)
             self.write(value[name], inner)
         self._json += b"}"
 
@@ -148,16 +149,29 @@ class _Writer:
         self._json += b"]"
 
     def _write_literal(self, value: Any, path: str) -> None:
-        if not (value is None or isinstance(value, (bool, int, float))):
-            msg = f"{path} is a {type(value).__name__}, which JSON cannot hold"
-            raise InvalidRequestError(msg, field=path, value=value, allowed="a string, number, bool, list or map")
+        scalar = _scalar(value, path)
         try:
-            text = literal(value).encode()
+            text = literal(scalar).encode()
         except InvalidRequestError as error:
             msg = f"{path}: {error}"
             raise InvalidRequestError(msg, field=path, value=value, allowed=error.allowed) from None
         self._json += text
         self._signed += b"" if value is None else text
+
+
+def _scalar(value: Any, path: str) -> bool | float | None:
+    """*value* as one of Python's own types, also if it is one of NumPy's."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    own = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    if isinstance(own, (bool, float)):
+        return own
+    try:
+        return operator.index(own)
+    except TypeError:
+        msg = f"{path} is a {type(value).__name__}, which JSON cannot hold"
+        allowed = "a string, number, bool, list or map"
+        raise InvalidRequestError(msg, field=path, value=value, allowed=allowed) from None
 
 
 def _quoted(value: str, path: str) -> bytes:
@@ -200,10 +214,6 @@ class Body:
         """The last bytes, which make the body valid; call it once, after `head()` is exhausted."""
         self._digest.update(self._private_key.reveal().encode())
         return _TAIL_START + self._digest.hexdigest().encode() + _TAIL_END
-
-    async def read(self) -> bytes:
-        """The whole body; for small ones."""
-        return b"".join([data async for data in self.head()]) + self.tail()
 
     def _slices(self) -> Iterator[bytes]:
         """The body up to the tail, hashed on the way; texts ride along with the slice that follows them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import CREDENTIALS, job, picture
 
 from picpik_async import (
     Dialect,
@@ -22,6 +24,7 @@ from picpik_async import (
     Mask,
     Model,
     ModifyMaskedPixels,
+    PicpikSession,
     TerminateTask,
 )
 from picpik_async._blobs import MemoryBlob
@@ -29,6 +32,7 @@ from picpik_async._images import OpenImage
 from picpik_async._requests import Job
 from picpik_async._requests._generation import scaled_size
 from picpik_async.errors import ImageError, InvalidRequestError, MaskError
+from picpik_async.testing import FakeTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -360,6 +364,67 @@ def test_images_are_listed_in_order() -> None:
 
     assert ["masked.image", "masked.mask", "image2image.image"] == list(request.images())
     assert all(isinstance(source, ImageSource) for source in request.images().values())
+
+
+def with_extra(extra: dict[Any, Any]) -> ModifyMaskedPixels:
+    """A request whose model has parameters of no documented name."""
+    model = Model("m", inference_params=InferenceParams(extra=extra))
+    return ModifyMaskedPixels.inpaint(b"i", b"m", main_model=model, sub_model_list=[model])
+
+
+def test_images_are_found_in_maps_and_lists() -> None:
+    """A picture may stand wherever a text may; each is named down to its position, and none hides another."""
+    source = ImageSource.of(b"x")
+    nested = {
+        "RawImage": source,
+        "List": [1, [source], (source,)],
+        "a": {"b": source},
+        "a.b": source,
+        "\n": source,
+        5: source,
+    }
+    names = [".RawImage", ".List[1][0]", ".List[2][0]", ".a.b", ".a.b'", r".\n", "[5]"]
+
+    images = with_extra(nested).images()
+
+    params = [f"{model}.inference_params.extra" for model in ("main_model", "sub_model_list[0]")]
+    assert [*(extra + name for extra in params for name in names), "masked.image", "masked.mask"] == list(images)
+    assert {source} == {images[name] for name in images if name not in {"masked.image", "masked.mask"}}
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_parameters_that_contain_themselves_are_refused(kind: Any) -> None:
+    """The search for images ends in our own error."""
+    endless = kind()
+    endless.append(endless) if kind is list else endless.update(a=endless)
+
+    with pytest.raises(InvalidRequestError, match="nested too deeply, or contain themselves"):
+        with_extra({"A": endless}).images()
+
+
+def test_settling_checks_images_of_other_parameters() -> None:
+    """A format the service does not take is refused wherever it stands."""
+    request = with_extra({"RawImage": ImageSource.of(b"x")})
+    images = {
+        source: opened(kind="png" if name.startswith("masked") else "gif") for name, source in request.images().items()
+    }
+
+    with pytest.raises(ImageError, match=r"^main_model\.inference_params\.extra\.RawImage: bytes: is a GIF picture"):
+        request.settled(images, Dialect())
+
+
+@pytest.mark.anyio
+async def test_an_image_of_any_parameter_is_sent_there() -> None:
+    """Pictures in open maps are opened, encoded and signed like the documented ones."""
+    transport = FakeTransport(lambda _: {"RetCode": 0, "TaskUID": "t"})
+    pictures = [ImageSource.of(picture(side)) for side in (64, 65)]
+    model = Model("m", inference_params={"RawImage": pictures[0], "More": [{"ImageList": pictures}]})
+    async with PicpikSession(CREDENTIALS, endpoint="http://localhost:1", transport=transport) as session:
+        await session.submit(job().with_model(model))
+
+    texts = ["data:image/png;base64," + base64.b64encode(picture(side)).decode() for side in (64, 65)]
+    sent = transport.requests[0]["MainModel"]["InferenceParams"]
+    assert {"RawImage": texts[0], "More": [{"ImageList": texts}]} == sent
 
 
 def test_requests_are_frozen() -> None:

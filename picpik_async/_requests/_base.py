@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 import attrs
 
 from picpik_async._images import ImageSource
+from picpik_async._ranges import shown
+from picpik_async.errors import InvalidRequestError, legible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable
 
     from picpik_async._config import Dialect
     from picpik_async._images import OpenImage
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Query", "Request"]
 
 AnswerT = TypeVar("AnswerT")
+
+_LEAVES: Final = (str, int, float, type(None))  # skipped without a look inside, since there may be very many
 
 
 @attrs.frozen(kw_only=True)
@@ -54,13 +59,40 @@ class Job(Request):
         raise NotImplementedError
 
     def images(self) -> dict[str, ImageSource]:
-        """All images by the dotted name of their parameter, in order."""
-        return dict(_images_of(self, ""))
+        """All images by the dotted name of their parameter, in order, also those within maps and lists.
+
+        Raises:
+            InvalidRequestError: parameters contain themselves.
+        """
+        found: dict[str, ImageSource] = {}
+        try:
+            _collect(self, "", found)
+        except RecursionError:
+            msg = "parameters are nested too deeply, or contain themselves"
+            raise InvalidRequestError(msg, allowed="a finite map") from None
+        return found
 
 
-def _images_of(value: Any, path: str) -> Iterator[tuple[str, ImageSource]]:
+def _collect(value: Any, path: str, found: dict[str, ImageSource]) -> None:
     if isinstance(value, ImageSource):
-        yield path, value
-    elif attrs.has(type(value)):
-        for field in attrs.fields(type(value)):
-            yield from _images_of(getattr(value, field.name), f"{path}.{field.name}" if path else field.name)
+        while path in found:  # a name may have dots of its own
+            path += "'"
+        found[path] = value
+        return
+    for step, inner in _steps(value):
+        if not isinstance(inner, _LEAVES):
+            _collect(inner, _joined(path, step), found)
+
+
+def _steps(value: Any) -> Iterable[tuple[Any, Any]]:
+    if attrs.has(type(value)):
+        return ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, (list, tuple)) else ()
+
+
+def _joined(path: str, step: Any) -> str:
+    if not isinstance(step, str):
+        return f"{path}[{shown(step)}]"
+    return f"{path}.{legible(step)}" if path else step

@@ -245,9 +245,10 @@ class ModifyMaskedPixels(GenerationJob):
         sources = self.images()
         image, mask = images[sources["masked.image"]], images[sources["masked.mask"]]
         masks.preflight(image, mask, dialect=dialect)
-        if (reference := sources.get("image2image.image")) is not None:
-            opened = images[reference]
-            require_format(opened, dialect.image_formats, field=opened.field, source=opened.source)
+        for field, source in sources.items():
+            if field not in {"masked.image", "masked.mask"}:
+                opened = images[source]
+                require_format(opened, dialect.image_formats, field=field, source=opened.source)
         if not self.auto_size or self.width is not None or self.height is not None:
             return self
         return self._sized(image.width, image.height, max_pixels=dialect.max_auto_pixels)
