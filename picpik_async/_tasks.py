@@ -114,7 +114,10 @@ class Task:
         Raises:
             TaskVanishedError: the service does not know the task.
             TransportError: no answer, repeatedly.
-            AnswerError: the service refused.
+            ApiError: the service refused: `RetCode` is not 0.
+            HttpStatusError: the service refused with an HTTP status.
+            MalformedAnswerError: the answer is not legible, repeatedly.
+            ConfigurationError: wrong event loop, forked process or closed session.
         """
         return await self._owner.detail_of(self.uid)
 
@@ -129,7 +132,8 @@ class Task:
             TaskTerminatedError: the task was terminated through this session.
             TaskVanishedError: the service does not know the task any more.
             TaskTimeoutError: time is up; the task itself may still be running, and can be waited for again.
-            ConfigurationError: the session is closed.
+            InvalidRequestError: *timeout* is negative or not a number.
+            ConfigurationError: wrong event loop, forked process or closed session.
         """
         return await self._owner.wait_for(self.uid, timeout)
 
@@ -146,8 +150,10 @@ class Task:
 
         Raises:
             TaskVanishedError: the service does not know the task any more.
+            TaskTerminatedError: the same, after the task was terminated through this session.
             TaskTimeoutError: time is up.
-            ConfigurationError: the session is closed.
+            InvalidRequestError: *timeout* is negative or not a number.
+            ConfigurationError: wrong event loop, forked process or closed session.
         """
         return self._owner.updates_of(self.uid, timeout)
 
@@ -155,8 +161,11 @@ class Task:
         """Stop the remote task; whether credits come back is not documented.
 
         Raises:
-            ApiError: the service refused.
+            ApiError: the service refused: `RetCode` is not 0.
+            HttpStatusError: the service refused with an HTTP status.
+            MalformedAnswerError: the answer is not legible, repeatedly.
             TransportError: no answer, repeatedly.
+            ConfigurationError: wrong event loop, forked process or closed session.
         """
         await self._owner.terminate(self.uid)
 

@@ -6,7 +6,7 @@ The rules of the wire:
 - an image at an `…Index` position becomes its number in the Action's image list, each image once; an image at any other
   position stays, to be encoded by `_body`;
 - an answer is decoded strictly where a wrong value would change what we do, and leniently elsewhere: what does not fit
-  becomes None, stays in `raw`, and is logged.
+  becomes None, stays in `raw`, and is logged once per field and type, since a row comes again with every poll.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["decode", "parameters", "refusal", "structure_answer", "task_uid"]
 
 AnswerT = TypeVar("AnswerT")
-logger = logging.getLogger("picpik_async")
+_logger = logging.getLogger("picpik_async")
 
 _MAX_UID_LENGTH: Final = 256
 
@@ -145,7 +145,7 @@ def refusal(document: Mapping[str, Any], *, action: str, request_uuid: str) -> A
     for name, sent in (("Action", action), ("request_uuid", request_uuid)):
         if (echo := document.get(name)) not in (None, sent):
             # The published examples echo another Action and another uuid themselves.
-            logger.debug("%s: the answer echoes another %s: %s", action, name, legible(_words(echo), limit=80))
+            _logger.debug("%s: the answer echoes another %s: %s", action, name, legible(_words(echo), limit=80))
     ret_code = document["RetCode"]
     if ret_code == 0:
         return None
@@ -210,12 +210,12 @@ def _structure_details(document: Mapping[str, Any], dialect: Dialect) -> tuple[T
 
 
 def structure_detail(row: dict[str, Any], dialect: Dialect) -> TaskDetail:
-    """One row; a row whose relied-on fields do not fit says only that the task exists."""
+    """One row; a row whose relied-on fields do not fit says only that the task exists, and its status word."""
     try:
         detail = _answers().structure(row, TaskDetail)
     except cattrs.BaseValidationError:
-        logger.warning("a row of task %s has a field of the wrong type; asking again", row["TaskUID"])
-        return TaskDetail(task_uid=row["TaskUID"], raw=row)
+        word = row.get("Status")
+        return TaskDetail(task_uid=row["TaskUID"], status_word=word if isinstance(word, str) else None, raw=row)
     return attrs.evolve(detail, status=_status(detail.status_word, dialect), raw=row)
 
 
@@ -254,7 +254,7 @@ def _structure_model_map(models: Any) -> dict[str, Model]:
         try:
             model = _answers().structure(entry, Model)
         except (cattrs.BaseValidationError, TypeError):
-            logger.warning("%s: skipped model %s, which does not fit", ListModels.action, legible(key, limit=80))
+            _logger.warning("%s: skipped model %s, which does not fit", ListModels.action, legible(key, limit=80))
         else:
             found[key if isinstance(key, str) else model.model_code] = model
     return found
@@ -288,34 +288,11 @@ def _exactly(kind: type[Any]) -> Callable[[Any, Any], Any]:
     return hook
 
 
-def _optional(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda value, kind: None if value is None else hook(value, kind)
-
-
-def _or_none(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A forgiving *hook*, for a field that only informs."""
-
-    def lenient(value: Any, kind: Any) -> Any:
-        try:
-            return _optional(hook)(value, kind)
-        except TypeError:
-            logger.debug("an answer has a %s where another type is documented; ignored", type(value).__name__)
-            return None
-
-    return lenient
-
-
 def _strings(value: Any, _type: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
     if type(value) is not list or not all(type(item) is str for item in value):
         message = "not a list of strings"
         raise TypeError(message)
     return tuple(value)
-
-
-def _lenient_strings(value: Any, kind: Any) -> tuple[str, ...]:
-    return _or_none(_strings)(value, kind) or ()
 
 
 def _lenient_params(value: Any, _type: Any) -> InferenceParams | None:
@@ -340,20 +317,41 @@ def _fits(name: str, hook: Callable[[Any, Any], Any]) -> Any:
     return override(rename=name, struct_hook=hook)
 
 
+def _field(name: str, hook: Callable[[Any, Any], Any], *, default: Any = None, decides: bool = False) -> Any:
+    """A field that may be null, which is *default*; so is what does not fit, or, if the field *decides*, it spoils the row."""
+
+    def forgiving(value: Any, kind: Any) -> Any:
+        try:
+            return default if value is None else hook(value, kind)
+        except TypeError:
+            _tell_misfit(name, type(value).__name__, decides=decides)
+            if decides:
+                raise
+            return default
+
+    return _fits(name, forgiving)
+
+
+@functools.cache  # that is, once per process: there are few fields, and few types in JSON
+def _tell_misfit(name: str, kind: str, *, decides: bool) -> None:
+    level, outcome = (logging.WARNING, "asking again") if decides else (logging.DEBUG, "ignored")
+    _logger.log(level, "an answer's %s is not of the documented type (%s); %s", name, kind, outcome)
+
+
 def _detail_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any], TaskDetail]:
     structure = make_dict_structure_fn(
         TaskDetail,
         converter,
         task_uid=_fits("TaskUID", _exactly(str)),
-        action=_fits("Action", _or_none(_exactly(str))),
+        action=_field("Action", _exactly(str)),
         status=override(omit=True),
-        status_word=_fits("Status", _optional(_exactly(str))),
-        image_urls=_fits("ImgList", _strings),
-        seed=_fits("Seed", _or_none(_exactly(int))),
-        texts=_fits("TxtList", _lenient_strings),
-        cost=_fits("ConsumeApiPoint", _or_none(_exactly(int))),
-        error_code=_fits("ErrorCode", _optional(_exactly(int))),
-        error_message=_fits("ErrorMassage", _or_none(_exactly(str))),
+        status_word=_field("Status", _exactly(str), decides=True),
+        image_urls=_field("ImgList", _strings, default=(), decides=True),
+        seed=_field("Seed", _exactly(int)),
+        texts=_field("TxtList", _strings, default=()),
+        cost=_field("ConsumeApiPoint", _exactly(int)),
+        error_code=_field("ErrorCode", _exactly(int), decides=True),
+        error_message=_field("ErrorMassage", _exactly(str)),
         raw=override(omit=True),
     )
 
@@ -370,9 +368,9 @@ def _model_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any], 
         Model,
         converter,
         model_code=_fits("ModelCode", _exactly(str)),
-        name=_fits("Name", _or_none(_exactly(str))),
-        is_official=_fits("IsOfficial", _or_none(_exactly(bool))),
-        trigger_word_list=_fits("TriggerWordList", _or_none(_strings)),
+        name=_field("Name", _exactly(str)),
+        is_official=_field("IsOfficial", _exactly(bool)),
+        trigger_word_list=_field("TriggerWordList", _strings),
         inference_params=_fits("InferenceParams", _lenient_params),
     )
 
@@ -383,5 +381,5 @@ def _balance_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any]
         converter,
         total_credits=_fits("TotalCredits", _exactly(int)),
         used_credits=_fits("UsedCredits", _exactly(int)),
-        expire_timestamp=_fits("ExpireTimestamp", _or_none(_exactly(int))),
+        expire_timestamp=_field("ExpireTimestamp", _exactly(int)),
     )

@@ -36,7 +36,16 @@ from picpik_async._body import Body, lay_out
 from picpik_async._config import Secret
 from picpik_async._images import OpenImage
 from picpik_async._types import CreditBalance, Models
-from picpik_async._wire import decode, is_uid, parameters, refusal, structure_answer, structure_detail, task_uid
+from picpik_async._wire import (
+    _tell_misfit,
+    decode,
+    is_uid,
+    parameters,
+    refusal,
+    structure_answer,
+    structure_detail,
+    task_uid,
+)
 from picpik_async.errors import MalformedAnswerError, PicpikError
 
 UUID = "5ae03609-451b-44d7-a351-c72904df881b"
@@ -88,6 +97,12 @@ def row(**fields: Any) -> TaskDetail:
 def models(**fields: Any) -> Models:
     """The decoded answer to ListModels."""
     return structure_answer(ListModels(), answer(**fields), Dialect())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told() -> None:
+    """What one test was told is news to the next."""
+    _tell_misfit.cache_clear()
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -506,7 +521,8 @@ def test_fields_that_only_inform_may_be_odd(
     assert not getattr(detail, field)
     assert TaskStatus.FINISHED is detail.status
     assert value == detail.raw[name]
-    assert [f"an answer has a {type(value).__name__} where another type is documented; ignored"] == caplog.messages
+    kind = type(value).__name__
+    assert [f"an answer's {name} is not of the documented type ({kind}); ignored"] == caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -523,13 +539,30 @@ def test_fields_that_only_inform_may_be_odd(
     ],
 )
 def test_fields_that_decide_must_fit(caplog: pytest.LogCaptureFixture, fields: dict[str, Any]) -> None:
-    """A row whose status, pictures or error code do not fit says only that the task exists, and is asked about again."""
+    """A row whose status, pictures or error code do not fit tells no more than its status word, and is asked about again."""
+    ((name, value),) = fields.items()
     detail = row(**{"Status": "Finished", "Seed": 7, **fields})
 
-    assert TaskDetail(task_uid="t") == detail
+    assert TaskDetail(task_uid="t", status_word=None if name == "Status" else "Finished") == detail
     assert (False, False) == (detail.finished, detail.failed)
     assert 7 == detail.raw["Seed"]
-    assert ["a row of task t has a field of the wrong type; asking again"] == caplog.messages
+    kind = type(value).__name__
+    assert [f"an answer's {name} is not of the documented type ({kind}); asking again"] == caplog.messages
+
+
+def test_what_comes_with_every_poll_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A field that does not fit is logged once for each type it has, however often and for however many tasks."""
+    with caplog.at_level(logging.DEBUG, "picpik_async"):
+        for _ in range(10):
+            rows(*({"TaskUID": uid, "ErrorCode": "0", "ImgList": [5], "Seed": "7"} for uid in "abc"))
+            rows({"TaskUID": "a", "ErrorCode": 0.5})
+
+    assert [
+        "an answer's ErrorCode is not of the documented type (float); asking again",
+        "an answer's ErrorCode is not of the documented type (str); asking again",
+        "an answer's ImgList is not of the documented type (list); asking again",
+        "an answer's Seed is not of the documented type (str); ignored",
+    ] == sorted(caplog.messages)
 
 
 def test_one_bad_row_leaves_its_neighbours_alone() -> None:
