@@ -16,6 +16,7 @@ from picpik_async._images import ImageSource, OpenImage
 from picpik_async._retry import HTTP_OK, REFUSED_STATUSES
 from picpik_async.errors import (
     HttpStatusError,
+    ImageError,
     MalformedAnswerError,
     PicpikError,
     RequestTimeoutError,
@@ -234,7 +235,11 @@ async def open_images(sources: dict[str, ImageSource], shop: Workshop) -> dict[I
     async with anyio.create_task_group() as group:
         for field, source in distinct.values():
             group.start_soon(run, field, source)
-    for source in sources.values():
-        if isinstance(found := opened[source.key], PicpikError):
+    for field, source in sources.items():
+        found = opened.get(source.key)
+        if found is None:  # somebody cancelled its task, and not this one
+            msg = f"{field}: {source.label}: opening it was cancelled; nothing was submitted"
+            raise ImageError(msg, field=field, source=source.label)
+        if isinstance(found, PicpikError):
             raise found
     return {source: found for source in sources.values() if isinstance(found := opened[source.key], OpenImage)}

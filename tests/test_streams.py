@@ -12,11 +12,13 @@ import anyio
 import anyio.to_thread
 import pytest
 from anyio.from_thread import start_blocking_portal
-from jobs import picture
+from jobs import CREDENTIALS, mask, picture
 
+from picpik_async import ModifyMaskedPixels, PicpikSession
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, OpenImage
 from picpik_async.errors import ConfigurationError, ImageError
+from picpik_async.testing import FakeTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -269,6 +271,21 @@ class TestStrayCancellation:
             task.cancel()
 
         assert "pass a fresh one" in await waiting
+
+    @pytest.mark.anyio
+    async def test_somebody_cancels_the_opening_of_one_picture(self) -> None:
+        """A submit whose picture was given up by others reports it."""
+        upload = Upload()
+        async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _: {"RetCode": 0})) as session:
+            waiting = asyncio.create_task(session.submit(ModifyMaskedPixels.inpaint(upload, mask())))
+            await upload.begun.wait()
+            for task in asyncio.all_tasks():
+                if "open_images" in task.get_name():
+                    task.cancel()
+
+            with pytest.raises(ImageError, match=r"^masked\.image: Upload: opening it was cancelled") as caught:
+                await waiting
+        assert ("masked.image", "Upload") == (caught.value.field, caught.value.source)
 
 
 class Watched:
