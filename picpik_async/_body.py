@@ -8,12 +8,12 @@ are handed to the transport the service cannot have a complete request. A body i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio.to_thread
 import attrs
 import orjson
 import pybase64
@@ -23,9 +23,8 @@ from picpik_async._signature import literal
 from picpik_async.errors import InvalidRequestError, legible
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
-
-    from anyio import CapacityLimiter
+    from collections.abc import AsyncGenerator, Callable, Iterator
+    from concurrent.futures import Executor
 
     from picpik_async._config import Secret
 
@@ -188,12 +187,12 @@ class Body:
     Send what `head()` yields, then `tail()`; together they are `size` bytes.
     """
 
-    def __init__(self, layout: Layout, private_key: Secret, *, slice_size: int, limiter: CapacityLimiter) -> None:
+    def __init__(self, layout: Layout, private_key: Secret, *, slice_size: int, executor: Executor) -> None:
         self.size: int = layout.size
         self._layout = layout
         self._private_key = private_key
         self._step = slice_size - slice_size % 3  # whole Base64 groups, so that slices join without padding
-        self._limiter = limiter
+        self._executor = executor
         self._digest = hashlib.sha1(usedforsecurity=False)
 
     def __repr__(self) -> str:
@@ -205,10 +204,16 @@ class Body:
         if not self._layout.has_pictures:
             yield b"".join(slices)
         elif self.size <= self._step:
-            yield await anyio.to_thread.run_sync(b"".join, slices, limiter=self._limiter)
+            yield await self._in_thread(b"".join, slices)
         else:
-            while data := await anyio.to_thread.run_sync(next, slices, b"", limiter=self._limiter):
+            while data := await self._in_thread(next, slices, b""):
                 yield data
+                del data  # not kept while the next one is made
+
+    async def _in_thread(self, function: Callable[..., bytes], *args: Any) -> bytes:
+        # An executor goes on to the next slice without a turn of the loop in between, unlike anyio's threads: half again
+        # as many 20 MB pictures per second. Its own size bounds the threads, whoever is cancelled.
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
     def tail(self) -> bytes:
         """The last bytes, which make the body valid; call it once, after `head()` is exhausted."""
@@ -227,9 +232,15 @@ class Body:
             self._digest.update(piece.prefix)
             with piece.image.reader() as reader:
                 for _ in range(0, piece.image.size, self._step):
-                    encoded = pybase64.b64encode(reader.read(self._step))
-                    self._digest.update(encoded)
-                    yield b"".join((*texts, encoded)) if texts else encoded
-                    texts.clear()
+                    texts.append(pybase64.b64encode(reader.read(self._step)))
+                    self._digest.update(texts[-1])
+                    yield _taken(texts)
                 reader.verify()
-        yield b"".join(texts)
+        yield _taken(texts)
+
+
+def _taken(texts: list[bytes]) -> bytes:
+    """All *texts* as one, and none kept: 32 uploads that wait for their turn would hold 32 slices, a third of the memory."""
+    data = b"".join(texts)
+    texts.clear()
+    return data

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,9 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Credentials", "Dialect", "Endpoint", "Limits", "PollPolicy", "RetryPolicy", "Secret"]
 
-DOCUMENTED_MAX_SIDE: Final = (
-    2560  # pixels; Width and Height of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels
-)
+# Width and Height of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels, in pixels.
+DOCUMENTED_MAX_SIDE: Final = 2560
 DOCUMENTED_MIN_SIDE: Final = 64
 
 
@@ -114,13 +115,17 @@ def is_loopback(host: str) -> bool:
 
 
 def _without_slash(url: str) -> str:
-    return url.strip().rstrip("/")
+    try:
+        return str.rstrip(str.strip(url), "/")
+    except TypeError:
+        msg = f"endpoint is a {type(url).__name__}, but must be an address such as 'https://api.picpik.ai'"
+        raise ConfigurationError(msg) from None
 
 
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        is_address = bool(parts.hostname) and parts.port != 0
+        is_address = bool(parts.hostname) and parts.port != 0 and not any(char.isspace() for char in url)
     except ValueError:
         return None
     return parts if is_address else None
@@ -176,6 +181,9 @@ Endpoint.INTERNATIONAL = Endpoint("https://api.picpik.ai")
 Endpoint.CHINA = Endpoint("https://api.picpikai.com")
 
 
+_HUGE: Final = 10**12  # far above any setting that makes sense, and within what clocks and sizes can hold
+
+
 def _above(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
     return _bound(lambda value: value > low, f"more than {low}")
 
@@ -185,7 +193,46 @@ def _at_least(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]
 
 
 def _count(low: int) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    return _bound(lambda value: isinstance(value, int) and value >= low, f"a whole number, at least {low}")
+    return _bound(lambda value: isinstance(value, Integral) and int(value) >= low, f"a whole number, at least {low}")
+
+
+def _to_set(values: Any) -> Any:
+    return frozenset(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else values
+
+
+def _to_words(values: Iterable[str]) -> frozenset[str]:
+    words: frozenset[str] = _to_set(values)
+    return words
+
+
+def _to_codes(values: Iterable[int]) -> frozenset[int]:
+    codes: frozenset[int] = _to_set(values)
+    return codes
+
+
+def _set_of(
+    kind: type, allowed: str, choices: frozenset[Any] | None = None
+) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
+        fits = isinstance(value, frozenset) and all(type(item) is kind for item in value)
+        if not fits or (choices is not None and not value <= choices):
+            msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
+            raise ConfigurationError(msg)
+
+    return check
+
+
+_status_words: Final = _set_of(str, "a set of status words")
+_formats: Final = _set_of(str, "a set of 'png', 'jpeg' and 'webp'", frozenset({"png", "jpeg", "webp"}))
+
+
+def _kind(kind: type, allowed: str) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kind):
+            msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
+            raise ConfigurationError(msg)
+
+    return check
 
 
 def _optional_at_least(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
@@ -194,7 +241,7 @@ def _optional_at_least(low: float) -> Callable[[object, attrs.Attribute[Any], An
 
 def _bound(fits: Callable[[Any], bool], allowed: str) -> Callable[[object, attrs.Attribute[Any], Any], None]:
     def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not (abs(float(value)) < _HUGE and fits(value)):
             msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
             raise ConfigurationError(msg)
 
@@ -222,28 +269,42 @@ class Dialect:
     """
 
     # Only the host is documented; a POST to the root is inferred (https://picpik.ai/zh/api-docs/start, step 4).
-    path: str = "/"
+    path: str = attrs.field(default="/", validator=_kind(str, "a string"))
     # Every published example is a data URI (https://picpik.ai/api-docs/api-reference/RemoveContents).
-    data_uri: bool = True
+    data_uri: bool = attrs.field(default=True, validator=_kind(bool, "True or False"))
     # The request example of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels.
-    default_model: str = "PICPIK General"
+    default_model: str = attrs.field(default="PICPIK General", validator=_kind(str, "a string"))
     # Our choice: the pixels of the documented default size, 1024 × 1024.
-    max_auto_pixels: int = 1024 * 1024
+    max_auto_pixels: int = attrs.field(default=1024 * 1024, validator=_count(1))
     # Not documented; examples show PNG and JPEG, and WebP is what web backends receive.
-    image_formats: frozenset[str] = frozenset({"png", "jpeg", "webp"})
+    image_formats: frozenset[str] = attrs.field(
+        default=frozenset({"png", "jpeg", "webp"}), converter=_to_words, validator=_formats
+    )
     # Our choice: JPEG cannot hold a hard black and white edge.
-    mask_formats: frozenset[str] = frozenset({"png", "webp"})
+    mask_formats: frozenset[str] = attrs.field(
+        default=frozenset({"png", "webp"}), converter=_to_words, validator=_formats
+    )
     # Not documented; upright pixels are right in both cases.
-    server_applies_exif: bool = False
+    server_applies_exif: bool = attrs.field(default=False, validator=_kind(bool, "True or False"))
     # No maximum is documented (https://picpik.ai/api-docs/api-reference/ListTasksDetails); our choice.
     max_task_uids: int = attrs.field(default=100, validator=_count(1))
     # Only the legacy page lists words: …/api-docs/deprecated/old-api-reference/ListGenerateTaskDetail.
-    queuing_words: frozenset[str] = frozenset({"Queuing"})
-    running_words: frozenset[str] = frozenset({"Running"})
-    finished_words: frozenset[str] = frozenset({"Finished"})
-    error_words: frozenset[str] = frozenset({"Error"})
+    queuing_words: frozenset[str] = attrs.field(
+        default=frozenset({"Queuing"}), converter=_to_words, validator=_status_words
+    )
+    running_words: frozenset[str] = attrs.field(
+        default=frozenset({"Running"}), converter=_to_words, validator=_status_words
+    )
+    finished_words: frozenset[str] = attrs.field(
+        default=frozenset({"Finished"}), converter=_to_words, validator=_status_words
+    )
+    error_words: frozenset[str] = attrs.field(
+        default=frozenset({"Error"}), converter=_to_words, validator=_status_words
+    )
     # No RetCode but 0 is documented.
-    throttle_ret_codes: frozenset[int] = frozenset()
+    throttle_ret_codes: frozenset[int] = attrs.field(
+        default=frozenset(), converter=_to_codes, validator=_set_of(int, "a set of whole numbers")
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -306,9 +367,9 @@ class Limits:
     Attributes:
         request_timeout: one HTTP exchange; for an upload the longest time without progress, and then the wait for the
             answer.
-        uploads: submits that are prepared and sent at the same time; others wait.
+        uploads: submits that are sent at the same time; others wait, their pictures opened.
         downloads: pictures fetched at the same time; others wait.
-        threads: worker threads that read, encode, hash, decode and write.
+        threads: worker threads that open, decode and write; half as many more encode and hash.
         slice_size: bytes of a picture encoded and sent in one go; the memory of an upload is a few times this.
         max_answer_bytes: the longest answer of the API, after decompression.
         max_image_bytes: the largest picture, sent or fetched.

@@ -9,6 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
+import anyio._backends._asyncio  # anyio would import it on first use, which stalls the loop for 10 to 20 ms
 
 from picpik_async import _wire
 from picpik_async._endings import closed_error
@@ -52,7 +53,6 @@ class Engine:
         self._policy = policy
         self._retry = retry
         self._rng = random.Random()  # noqa: S311 - jitter
-        self._upload_slots = anyio.Semaphore(workshop.limits.uploads)
         self._submits: set[Submit] = set()
         self._guests: set[anyio.CancelScope] = set()
         self._drained = asyncio.Event()
@@ -97,6 +97,7 @@ class Engine:
         finally:
             self._end()
             self._ready.set()
+            self._workshop.encoders.shutdown(wait=False)
 
     def _end(self) -> None:
         self.over = True
@@ -124,8 +125,7 @@ class Engine:
 
     async def _submit(self, submit: Submit) -> str:
         try:
-            async with self._upload_slots:
-                return await submit.run(self._workshop)
+            return await submit.run(self._workshop)
         finally:
             self._submits.discard(submit)
             self._drained.set()

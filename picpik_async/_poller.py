@@ -38,6 +38,7 @@ _REJECTING_STATUSES: Final = frozenset({400, 413, 414, 422})  # the request itse
 _MAX_RETRY_AFTER: Final = 60.0  # seconds
 _SLICE: Final = 1000  # tasks handled before others get a turn: waking 100,000 in one go would stall the loop for 30 ms
 _SHARE: Final = 4  # tasks that share an Event, which takes 900 bytes on asyncio; the price is some idle waking
+_LONGEST: Final = 10**9  # seconds, 30 years; an integer far beyond has no place on a clock
 _MAX_WORDS: Final = 100  # unknown status words told about
 
 
@@ -354,7 +355,7 @@ def check_timeout(timeout: float | None) -> None:
     Raises:
         InvalidRequestError: it is negative, NaN, or no number.
     """
-    if timeout is not None and not (isinstance(timeout, Real) and timeout >= 0):
+    if timeout is not None and not (isinstance(timeout, Real) and (0 <= timeout <= _LONGEST or timeout == math.inf)):
         msg = f"timeout is {timeout!r}; use a number of seconds, at least 0, or None for no limit"
         raise InvalidRequestError(msg, field="timeout", value=timeout, allowed="at least 0, or None")
 

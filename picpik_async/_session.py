@@ -8,6 +8,7 @@ import os
 import ssl as ssl_module
 import uuid
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -17,38 +18,29 @@ from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPol
 from picpik_async._downloads import Downloads
 from picpik_async._endings import closed_error
 from picpik_async._engine import Engine
-from picpik_async._errands import Errand
-from picpik_async._poller import Updates, check_timeout
+from picpik_async._link import Link
+from picpik_async._poller import check_timeout
 from picpik_async._ranges import one_text
 from picpik_async._requests import (
     GetCreditBalance,
     Job,
     ListModels,
     ListRunningTasks,
-    ListTasksDetails,
     Query,
     TerminateTask,
 )
-from picpik_async._results import ResultImage, TaskResult
 from picpik_async._submits import Records, Submit, Workshop
-from picpik_async._tasks import Task, TaskDetail
-from picpik_async._threads import in_thread
-from picpik_async._transport import AiohttpTransport
+from picpik_async._tasks import Task
+from picpik_async._transport import AiohttpTransport, Transport
 from picpik_async.errors import (
-    ApiError,
     ConfigurationError,
     InvalidRequestError,
-    PicpikError,
-    TaskVanishedError,
-    legible,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
     from types import TracebackType
 
-    from picpik_async._config import Secret
-    from picpik_async._transport import Transport
+    from picpik_async._results import TaskResult
     from picpik_async._types import CreditBalance, Models
 
 __all__ = ["PicpikSession"]
@@ -92,15 +84,24 @@ class PicpikSession:
         proxy: str | None = None,
         transport: Transport | None = None,
     ) -> None:
+        for name, value, kind in (
+            ("credentials", credentials, Credentials),
+            ("endpoint", endpoint, Endpoint | str),
+            ("dialect", dialect, Dialect),
+            ("poll", poll, PollPolicy),
+            ("retry", retry, RetryPolicy),
+            ("limits", limits, Limits),
+            ("ssl", ssl, ssl_module.SSLContext),
+            ("proxy", proxy, str),
+            ("transport", transport, Transport),
+        ):
+            _check_kind(name, value, kind)
         self._credentials = credentials or Credentials.from_env()
         self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint or Endpoint.from_env()
         self._dialect = dialect or Dialect()
         self._poll = poll or PollPolicy()
         self._retry = retry or RetryPolicy()
         self._limits = limits or Limits()
-        if not isinstance(ssl, ssl_module.SSLContext | None):
-            msg = f"ssl is a {type(ssl).__name__}, but must be an ssl.SSLContext, such as ssl.create_default_context()"
-            raise ConfigurationError(msg)
         self._ssl = ssl
         self._proxy = proxy
         self._transport = transport
@@ -129,8 +130,9 @@ class PicpikSession:
         Raises:
             ConfigurationError: called from another event loop or process.
         """
-        self._check_place()
-        self._closed = True
+        if not self._closed:
+            self._check_place()
+            self._closed = True
         if self._engine is not None:
             self._engine.stop()
             await asyncio.wait([self._engine.owner], timeout=_CLOSE_SECONDS)
@@ -152,7 +154,7 @@ class PicpikSession:
         """
         engine = await self._open()
         uid = await engine.submit(self._new_submit(request, request_uuid))
-        return Task(uid, _Link(self))
+        return Task(uid, Link(self))
 
     async def run(
         self,
@@ -183,7 +185,7 @@ class PicpikSession:
         if uid is None:
             raise submit.timed_out(seconds)
         rest = None if seconds is None else max(0.0, start + seconds - anyio.current_time())
-        return await _Link(self).wait_for(uid, rest)
+        return await Link(self).wait_for(uid, rest)
 
     def task(self, task_uid: str) -> Task:
         """The handle of a task, from any process; no I/O.
@@ -191,12 +193,12 @@ class PicpikSession:
         Raises:
             InvalidRequestError: *task_uid* is not a string, or empty.
         """
-        return Task(TerminateTask(task_uid=task_uid).task_uid, _Link(self))
+        return Task(TerminateTask(task_uid=task_uid).task_uid, Link(self))
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Every task this session submitted, also those whose caller was cancelled."""
-        return tuple(Task(uid, _Link(self)) for uid in self._records.tasks)
+        return tuple(Task(uid, Link(self)) for uid in self._records.tasks)
 
     @property
     def unknown_submits(self) -> dict[str, str]:
@@ -252,14 +254,14 @@ class PicpikSession:
         if os.getpid() != self._pid:
             msg = "this PicpikSession was made before a fork; make one per process, after the fork"
             raise ConfigurationError(msg)
+        if self._closed:
+            raise closed_error()
         if self._loop not in (None, asyncio.get_running_loop()):
             msg = "this PicpikSession belongs to another event loop; make one per event loop, and per asyncio.run()"
             raise ConfigurationError(msg)
 
     async def _open(self) -> Engine:
         self._check_place()
-        if self._closed:
-            raise closed_error()
         # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew.
         if self._engine is None or self._engine.over:
             self._loop = asyncio.get_running_loop()
@@ -278,107 +280,19 @@ class PicpikSession:
             dialect=self._dialect,
             limits=self._limits,
             limiter=self._limiter,
+            encoders=ThreadPoolExecutor(max(1, self._limits.threads // 2), thread_name_prefix="picpik"),
+            upload_slots=anyio.Semaphore(self._limits.uploads),
             transport=self._transport or AiohttpTransport(self._endpoint.url + self._dialect.path, self._limits, **net),
         )
         downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)
         return Engine(workshop, downloads, self._poll, self._retry)
 
 
-class _Link:
-    """What handles and pictures need of their session; they keep it alive."""
-
-    def __init__(self, session: PicpikSession) -> None:
-        self._session = session
-
-    async def detail_of(self, task_uid: str) -> TaskDetail:
-        """See `Task.detail`."""
-        with _about(task_uid):
-            for detail in await self._session.call(ListTasksDetails(task_uid_list=(task_uid,))):
-                if detail.task_uid == task_uid:
-                    return detail
-        uid = legible(task_uid)
-        msg = f"the service does not know task {uid}; results are kept for 24 hours, and a new task may take a moment"
-        raise TaskVanishedError(msg, task_uid=task_uid)
-
-    async def wait_for(self, task_uid: str, timeout: float | EllipsisType | None) -> TaskResult:  # noqa: ASYNC109
-        """See `Task.wait`."""
-        with _about(task_uid):
-            seconds = self._session._seconds(timeout)
-            engine = await self._session._open()
-            detail = await engine.poller.wait(task_uid, timeout=seconds)
-        images = (ResultImage(url, self, task_uid=task_uid, index=index) for index, url in enumerate(detail.image_urls))
-        return TaskResult(detail=detail, images=tuple(images))
-
-    def updates_of(self, task_uid: str, timeout: float | EllipsisType | None) -> AsyncIterator[TaskDetail]:
-        """See `Task.updates`."""
-        return _Updates(self._session, task_uid, self._session._seconds(timeout))
-
-    async def terminate(self, task_uid: str) -> None:
-        """See `Task.terminate`."""
-        with _about(task_uid):
-            engine = await self._session._open()
-            await engine.detached(Errand(lambda: _terminate(engine, task_uid)))
-
-    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
-        """See `ResultImage.read`."""
-        with _about(task_uid):
-            engine = await self._session._open()
-            return await engine.hosted(lambda: engine.downloads.fetch(url, task_uid=task_uid))
-
-    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run blocking work in the session's own worker threads; works with a closed session, too."""
-        return await in_thread(function, *args, limiter=self._session._limiter)
-
-
-class _Updates:
-    """`Poller.updates`, on an engine that opens with the first step."""
-
-    def __init__(self, session: PicpikSession, task_uid: str, seconds: float | None) -> None:
-        self._session = session
-        self._task_uid = task_uid
-        self._seconds = seconds
-        self._inner: Updates | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> TaskDetail:
-        with _about(self._task_uid):
-            engine = await self._session._open()
-            if self._inner is None:
-                self._inner = engine.poller.updates(self._task_uid, timeout=self._seconds)
-            return await anext(self._inner)
-
-    async def aclose(self) -> None:
-        """End the iteration."""
-        if self._inner is not None:
-            await self._inner.aclose()
-
-
-@contextlib.contextmanager
-def _about(task_uid: str) -> Iterator[None]:
-    """Let every error tell which task it is about."""
-    try:
-        yield
-    except PicpikError as error:
-        error.task_uid = error.task_uid or task_uid
-        raise
-
-
-async def _terminate(engine: Engine, task_uid: str) -> None:
-    retried = False
-
-    def note_retry() -> None:
-        nonlocal retried
-        retried = True
-
-    try:
-        await engine.ask(TerminateTask(task_uid=task_uid), on_retry=note_retry)
-    except ApiError:
-        if not retried:
-            raise
-        # Refused after a try whose answer was lost: that try has most likely ended the task.
-    engine.poller.terminated(task_uid)
+def _check_kind(name: str, value: object, kind: Any) -> None:
+    if value is not None and not isinstance(value, kind):
+        wanted = getattr(kind, "__name__", kind)
+        msg = f"{name} is a {type(value).__name__}, but must be {wanted}"
+        raise ConfigurationError(msg)
 
 
 def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:

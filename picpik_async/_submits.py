@@ -26,6 +26,7 @@ from picpik_async.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from concurrent.futures import ThreadPoolExecutor
 
     from picpik_async._config import Credentials, Dialect, Limits
     from picpik_async._requests import Job
@@ -44,7 +45,9 @@ class Workshop:
         credentials: signs.
         dialect: the settings for what is undocumented.
         limits: bounds.
-        limiter: bounds the worker threads.
+        limiter: bounds the worker threads that open pictures.
+        encoders: the worker threads that encode and hash.
+        upload_slots: bounds how many requests are sent at once.
         transport: sends.
     """
 
@@ -52,6 +55,8 @@ class Workshop:
     dialect: Dialect
     limits: Limits
     limiter: anyio.CapacityLimiter
+    encoders: ThreadPoolExecutor
+    upload_slots: anyio.Semaphore
     transport: Transport
 
     async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
@@ -72,7 +77,7 @@ class Workshop:
     def body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage]) -> Body:
         """A new body for one attempt to send *parameters*."""
         layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
-        return Body(layout, self.credentials.private_key, slice_size=self.limits.slice_size, limiter=self.limiter)
+        return Body(layout, self.credentials.private_key, slice_size=self.limits.slice_size, executor=self.encoders)
 
 
 @attrs.frozen
@@ -152,8 +157,10 @@ class Submit:
         parameters = _wire.parameters(
             request, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=self.request_uuid
         )
+        body = await asyncio.get_running_loop().run_in_executor(shop.encoders, shop.body, parameters, images)
         try:
-            answer = await shop.send(shop.body(parameters, images), before_tail=self._commit)
+            async with shop.upload_slots:
+                answer = await shop.send(body, before_tail=self._commit)
         except Exception as error:
             if not self.committed:
                 raise

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -48,6 +48,7 @@ class Answer:
     retry_after: float | None = None
 
 
+@runtime_checkable
 class Transport(Protocol):
     """Carries one signed body to the service."""
 
@@ -171,6 +172,7 @@ class _Payload(aiohttp.payload.Payload):
         async with aclosing(self._body.head()) as head:
             async for data in head:
                 await writer.write(data)
+                del data  # the connection has its own copy of what is not sent yet
                 await writer.drain()
                 self.reach("send")
         self._open_connection()
@@ -218,11 +220,18 @@ async def read_capped(
     return bytes(data)
 
 
+_HINTS: Final[dict[type[Exception], str]] = {
+    aiohttp.ClientConnectorCertificateError: "; its TLS certificate is not trusted here",
+    aiohttp.ClientConnectorSSLError: "; it does not speak TLS there, or not a version that is accepted here",
+    aiohttp.ClientConnectorDNSError: "; its name is not known, check the endpoint and the network",
+}
+
+
 def translate(error: Exception, url: str, stage: str) -> TransportError:
     """A foreign error as ours, without what it quotes: foreign messages may hold signed addresses and headers."""
+    parts = urlsplit(url)
     number = getattr(error, "errno", None)
-    reason = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
-    msg = f"{stage}: {type(error).__name__}{reason} with {urlsplit(url).hostname}"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        msg += "; its TLS certificate is not trusted here"
+    hint = _HINTS.get(type(error), "")
+    reason = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 and not hint else ""
+    msg = f"{stage}: {type(error).__name__}{reason} with {parts.hostname}:{parts.port or parts.scheme}{hint}"
     return TransportError(msg, stage=stage)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
@@ -36,7 +37,7 @@ from picpik_async._types import CreditBalance, Image2Image, InferenceParams, Mas
 from picpik_async.errors import ApiError, MalformedAnswerError, legible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable
 
     from picpik_async._config import Dialect
 
@@ -70,17 +71,20 @@ def parameters(request: Request, *, dialect: Dialect, public_key: str, request_u
     if isinstance(request, Job):
         body.setdefault("MainModel", {"ModelCode": dialect.default_model})
         images: dict[Hashable, tuple[int, ImageSource]] = {}
-        _number_images(body, images)
+        body = _numbered(body, "", images)
         body[request.image_list] = [image for _, image in images.values()]
     return body | {"Action": request.action, "PublicKey": public_key, "request_uuid": request_uuid}
 
 
-def _number_images(node: dict[str, Any], images: dict[Hashable, tuple[int, ImageSource]]) -> None:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            _number_images(value, images)
-        elif isinstance(value, ImageSource) and name.endswith("Index"):
-            node[name] = images.setdefault(value.key, (len(images), value))[0]
+def _numbered(node: Any, name: str, images: dict[Hashable, tuple[int, ImageSource]]) -> Any:
+    """*node* with numbers for the images at `…Index` names; a new one, since parts of it are the user's own."""
+    if isinstance(node, Mapping):
+        return {key: _numbered(value, key, images) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_numbered(item, name, images) for item in node]
+    if isinstance(node, ImageSource) and name.endswith("Index"):
+        return images.setdefault(node.key, (len(images), node))[0]
+    return node
 
 
 @functools.cache

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import pytest
 from anyio.from_thread import start_blocking_portal
 
 from picpik_async._transport import Answer
@@ -61,13 +60,19 @@ class FakeTransport:
         return reply if isinstance(reply, Answer) else Answer(200, orjson.dumps(reply))
 
 
-@pytest.fixture
-def picpik_emulator() -> Iterator[Emulator]:
-    """A running emulator, with `url`, `credentials` and `ledger`.
+try:
+    import pytest
+except ImportError:  # FakeTransport does without
+    pass
+else:
 
-    It has a thread and an event loop of its own, so that the test may be sync or async, with any plugin.
-    """
-    from picpik_async.emulator import Emulator  # noqa: PLC0415 - needs the extra `emulator`, which FakeTransport does not
+    @pytest.fixture
+    def picpik_emulator() -> Iterator[Emulator]:
+        """A running emulator, with `url`, `credentials` and `ledger`.
 
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Emulator()) as emulator:
-        yield emulator
+        It has a thread and an event loop of its own, so that the test may be sync or async, with any plugin.
+        """
+        from picpik_async.emulator import Emulator  # noqa: PLC0415 - needs the extra `emulator`
+
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(Emulator()) as emulator:
+            yield emulator

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from PIL import Image
@@ -13,6 +14,7 @@ from picpik_async import Credentials, Limits, ModifyMaskedPixels, PicpikSession,
 
 CREDENTIALS = Credentials("public-key", "canary-private-key")
 UUID = "5ae03609-0000-4000-8000-000000000001"
+THREADS = ThreadPoolExecutor(2)
 QUICK = Limits(request_timeout=0.3)
 
 

@@ -17,6 +17,7 @@ import plain
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jobs import THREADS
 from plain import PRIVATE_KEY, Picture
 
 from picpik_async._blobs import MemoryBlob, PathBlob
@@ -54,7 +55,7 @@ def laid_out(parameters: dict[str, Any], *, data_uri: bool = True) -> Layout:
 
 def body_of(layout: Layout, slice_size: int = 12) -> Body:
     """A body for one attempt."""
-    return Body(layout, Secret(PRIVATE_KEY), slice_size=slice_size, limiter=anyio.CapacityLimiter(1))
+    return Body(layout, Secret(PRIVATE_KEY), slice_size=slice_size, executor=THREADS)
 
 
 async def whole(body: Body) -> bytes:

@@ -21,7 +21,7 @@ from aiohttp import client_exceptions
 from aiohttp.client_reqrep import ConnectionKey
 from anyio import CapacityLimiter
 from fault_server import FaultServer, after_reading, answering, raw_answer, until
-from jobs import picture
+from jobs import THREADS, picture
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -58,7 +58,7 @@ async def body(request: pytest.FixtureRequest) -> Body:
 def small_body() -> Body:
     """A body without pictures, of about 200 bytes."""
     parameters = {"Action": "Test", "Prompts": ["x" * 100]}
-    return Body(lay_out(parameters, {}, data_uri=True), Secret(CANARY), slice_size=3, limiter=CapacityLimiter(1))
+    return Body(lay_out(parameters, {}, data_uri=True), Secret(CANARY), slice_size=3, executor=THREADS)
 
 
 async def large_body(side: int = 1200) -> Body:
@@ -66,7 +66,7 @@ async def large_body(side: int = 1200) -> Body:
     limiter = CapacityLimiter(2)
     source = ImageSource.of(picture(side))
     layout = lay_out({"Action": "Test", "Image": source}, {source: await source.open(limiter, Limits())}, data_uri=True)
-    return Body(layout, Secret(CANARY), slice_size=384 * 1024, limiter=limiter)
+    return Body(layout, Secret(CANARY), slice_size=384 * 1024, executor=THREADS)
 
 
 async def nothing() -> None:
@@ -345,8 +345,7 @@ async def test_connection_that_ended_is_noticed_before_the_commit_point() -> Non
         committed.append(True)
 
     with FaultServer(after_reading(lambda exchange: exchange.reset(), size=10)) as server:
-        limiter = CapacityLimiter(1)
-        body = Halting(lay_out({"Action": "Test"}, {}, data_uri=True), Secret("k"), slice_size=3, limiter=limiter)
+        body = Halting(lay_out({"Action": "Test"}, {}, data_uri=True), Secret("k"), slice_size=3, executor=THREADS)
         async with connected(server) as transport, anyio.create_task_group() as group:
 
             async def close_soon() -> None:

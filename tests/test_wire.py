@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import THREADS
 from plain import signature as plain_signature
 from plain import values
 
@@ -132,7 +133,7 @@ def test_the_wire_json_of_the_request_example() -> None:
     layout = lay_out(EXAMPLE | {"ImageAndMaskList": [image, mask]}, images, data_uri=True)
     texts = ["data:image/png;base64,aW1hZ2U=", "data:image/png;base64,bWFzaw=="]
     signature = plain_signature(EXAMPLE | {"ImageAndMaskList": texts}, "123456")
-    body = Body(layout, Secret("123456"), slice_size=999, limiter=anyio.CapacityLimiter(1))
+    body = Body(layout, Secret("123456"), slice_size=999, executor=THREADS)
 
     async def sent() -> bytes:
         return b"".join([data async for data in body.head()]) + body.tail()
