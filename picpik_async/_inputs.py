@@ -181,11 +181,12 @@ class PilLoader(_Held):
 class ArrayLoader(_Held):
     """An array, encoded as PNG."""
 
-    async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
+    async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:
         """The PNG."""
         height, width = self._value.__array_interface__["shape"][:2]
         check_pixels(width, height, limits)
-        return await self._made(_pixels.png_of_array, self._value, limiter)
+        make = _pixels.png_of_mask if field.endswith("mask") else _pixels.png_of_array
+        return await self._made(make, self._value, limiter)
 
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:

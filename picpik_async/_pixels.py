@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from picpik_async._blobs import Spool
-from picpik_async.errors import ImageError
+from picpik_async.errors import ImageError, MaskError
 
 if TYPE_CHECKING:
     from typing import IO
@@ -227,6 +227,23 @@ def describe_array(value: Any) -> str:
 
 def png_of_array(value: Any) -> Blob:
     """An array that `describe_array` accepts, as PNG."""
+    return encode_png(_image_of_array(value))
+
+
+def png_of_mask(value: Any) -> Blob:
+    """The same of an array that is a mask.
+
+    Raises:
+        MaskError: it has the values 0 and 1, as segmentation gives them, which all are black to the service.
+    """
+    image = _image_of_array(value)
+    if image.mode == "L" and image.getextrema()[1] == 1:
+        msg = "has only the values 0 and 1, where white is 255; pass mask.astype(bool), or mask * 255"
+        raise MaskError(msg)
+    return encode_png(image)
+
+
+def _image_of_array(value: Any) -> Image.Image:
     from PIL import Image  # noqa: PLC0415
 
     interface = value.__array_interface__
@@ -240,4 +257,4 @@ def png_of_array(value: Any) -> Blob:
         if interface["typestr"] == "|b1":
             band = band.point(([0] + [255] * 255) * len(band.getbands()))
         image.paste(band, (0, top))
-    return encode_png(image)
+    return image

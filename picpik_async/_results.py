@@ -18,7 +18,7 @@ import attrs
 from picpik_async._config import Secret
 from picpik_async._pixels import sniff
 from picpik_async._verification import picture_of
-from picpik_async.errors import DownloadError, InvalidImageError, legible
+from picpik_async.errors import DownloadError, InvalidImageError, InvalidRequestError, legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,17 +82,19 @@ class ResultImage:
         """Write the picture to *path*, whole or not at all, and return where it is.
 
         Args:
-            path: a file, whose suffix is kept as it is; or a folder, where the name is made of `TaskUID` and index and
+            path: a file, whose suffix is kept as it is, and which is replaced; or a folder, where the name is made of `TaskUID` and index and
                 the suffix of what the picture is. Parent folders are made.
 
         Raises:
+            InvalidRequestError: *path* is no path.
             DownloadError: it could not be fetched, as in `read`, or written.
             ConfigurationError: it is not fetched yet, and its session is closed.
         """
+        target = _path(path)
         async with self._fetching:
             data = self._data if self._data is not None else await self._fetch()
         name = self._name(data)
-        return await self._fetcher.in_thread(self._write, data, os.fsdecode(path), name)
+        return await self._fetcher.in_thread(self._write, data, target, name)
 
     async def pil(self) -> Image:
         """The picture as a `PIL.Image`, decoded.
@@ -144,6 +146,9 @@ class ResultImage:
     def _write(self, data: bytes, path: str, name: str) -> Path:
         try:
             target = Path(path, name) if path.endswith(os.sep) or Path(path).is_dir() else Path(path)
+            if target.exists() and not target.is_file():
+                msg = f"cannot write {legible(path)}: it is not a regular file; give another name"
+                raise DownloadError(msg, task_uid=self._task_uid)
             write_atomically(data, target)
         except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
             number = getattr(error, "errno", None)
@@ -201,10 +206,11 @@ class TaskResult:
         A picture that fails does not keep the others from being saved.
 
         Raises:
+            InvalidRequestError: *directory* is no path.
             DownloadError: a picture could not be fetched or written; the first such error, after the others are saved.
             ConfigurationError: a picture is not fetched yet, and the session is closed.
         """
-        folder = os.path.join(directory, "")  # noqa: PTH118 - a Path would lose the separator that says "folder"
+        folder = os.path.join(_path(directory), "")  # noqa: PTH118 - a Path would lose the separator that says "folder"
         return await self._for_each(lambda image: image.save(folder))
 
     async def show(self) -> None:
@@ -241,6 +247,14 @@ class TaskResult:
     def _repr_html_(self) -> str:
         """What a notebook shows: every picture that was read."""
         return "".join(image._html() for image in self.images)  # noqa: SLF001 - one noun, two classes
+
+
+def _path(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        msg = f"path is a {type(path).__name__}, but must be the path of a file or of a folder"
+        raise InvalidRequestError(msg, field="path", allowed="a path") from None
 
 
 def write_atomically(data: bytes, target: Path) -> None:

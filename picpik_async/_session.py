@@ -84,18 +84,8 @@ class PicpikSession:
         proxy: str | None = None,
         transport: Transport | None = None,
     ) -> None:
-        for name, value, kind in (
-            ("credentials", credentials, Credentials),
-            ("endpoint", endpoint, Endpoint | str),
-            ("dialect", dialect, Dialect),
-            ("poll", poll, PollPolicy),
-            ("retry", retry, RetryPolicy),
-            ("limits", limits, Limits),
-            ("ssl", ssl, ssl_module.SSLContext),
-            ("proxy", proxy, str),
-            ("transport", transport, Transport),
-        ):
-            _check_kind(name, value, kind)
+        _check_kinds(credentials=credentials, endpoint=endpoint, dialect=dialect, poll=poll, retry=retry, limits=limits)
+        _check_kinds(ssl=ssl, proxy=proxy, transport=transport)
         self._credentials = credentials or Credentials.from_env()
         self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint or Endpoint.from_env()
         self._dialect = dialect or Dialect()
@@ -288,11 +278,25 @@ class PicpikSession:
         return Engine(workshop, downloads, self._poll, self._retry)
 
 
-def _check_kind(name: str, value: object, kind: Any) -> None:
-    if value is not None and not isinstance(value, kind):
-        wanted = getattr(kind, "__name__", kind)
-        msg = f"{name} is a {type(value).__name__}, but must be {wanted}"
-        raise ConfigurationError(msg)
+_KINDS: Final[dict[str, Any]] = {
+    "credentials": Credentials,
+    "endpoint": Endpoint | str,
+    "dialect": Dialect,
+    "poll": PollPolicy,
+    "retry": RetryPolicy,
+    "limits": Limits,
+    "ssl": ssl_module.SSLContext,
+    "proxy": str,
+    "transport": Transport,
+}
+
+
+def _check_kinds(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None and not isinstance(value, _KINDS[name]):
+            kind = getattr(_KINDS[name], "__name__", _KINDS[name])
+            msg = f"{name} is a {type(value).__name__}, but must be {kind}"
+            raise ConfigurationError(msg)
 
 
 def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:

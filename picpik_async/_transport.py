@@ -233,5 +233,5 @@ def translate(error: Exception, url: str, stage: str) -> TransportError:
     number = getattr(error, "errno", None)
     hint = _HINTS.get(type(error), "")
     reason = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 and not hint else ""
-    msg = f"{stage}: {type(error).__name__}{reason} with {parts.hostname}:{parts.port or parts.scheme}{hint}"
+    msg = f"{stage}: {type(error).__name__}{reason} with {parts.netloc.rpartition('@')[2]}{hint}"
     return TransportError(msg, stage=stage)

@@ -76,7 +76,7 @@ class InferenceParams:
     control_weight: float | None = number(0, 2, step=0.01)
     starting_step: float | None = number(0, 1, step=0.01)
     ending_step: float | None = number(0, 1, step=0.01)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_to_extra)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_to_extra, hash=False)
 
     API_NAMES = {  # noqa: RUF012 - a constant
         "Steps": "steps",

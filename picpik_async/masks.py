@@ -126,10 +126,11 @@ def threshold(image: ImageInput, level: int = 128) -> ImageSource:
     Raises:
         InvalidRequestError: `level` is out of range.
     """
-    if level not in range(1, 256):
-        msg = f"level: {level!r} is not a whole number from 1 to 255"
+    whole = _index(level)
+    if whole is None or not 1 <= whole <= WHITE:
+        msg = f"level: {shown(level)} is not a whole number from 1 to 255"
         raise InvalidRequestError(msg, field="level", value=level, allowed="1 to 255")
-    table = [BLACK] * level + [WHITE] * (256 - level)
+    table = [BLACK] * whole + [WHITE] * (256 - whole)
     return _derived("threshold", image, lambda picture: _in_bands(picture, lambda band: _grey(band).point(table)))
 
 

@@ -297,6 +297,45 @@ def test_settings_have_a_least_value(settings: Any, name: str, low: float) -> No
             settings(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("finished_words", None, "a set of status words"),
+        ("finished_words", "Finished", "a set of status words"),
+        ("error_words", {1}, "a set of status words"),
+        ("image_formats", {"PNG"}, "a set of 'png', 'jpeg' and 'webp'"),
+        ("mask_formats", "png", "a set of 'png', 'jpeg' and 'webp'"),
+        ("throttle_ret_codes", {True}, "a set of whole numbers"),
+        ("throttle_ret_codes", 5, "a set of whole numbers"),
+        ("path", 5, "a string"),
+        ("default_model", None, "a string"),
+        ("data_uri", "yes", "True or False"),
+        ("server_applies_exif", 1, "True or False"),
+        ("max_auto_pixels", 0, "a whole number, at least 1"),
+    ],
+)
+def test_dialect_has_its_kinds(field: str, value: Any, allowed: str) -> None:
+    """A setting of the wrong kind is refused before a task is paid for."""
+    with pytest.raises(ConfigurationError, match=f"Dialect.{field} is .*, but must be {allowed}"):
+        Dialect(**{field: value})
+
+
+def test_dialect_takes_any_collection() -> None:
+    """Lists and sets become frozen sets."""
+    dialect = Dialect(finished_words=["Done", "Finished"], throttle_ret_codes=[7], mask_formats=("png",))
+
+    assert frozenset({"Done", "Finished"}) == dialect.finished_words
+    assert frozenset({7}) == dialect.throttle_ret_codes
+    assert frozenset({"png"}) == dialect.mask_formats
+
+
+@pytest.mark.parametrize("url", [None, 5, b"https://api.picpik.ai"])
+def test_endpoint_is_text(url: Any) -> None:
+    """Something else than text is no address."""
+    with pytest.raises(ConfigurationError, match=r"endpoint is a .*, but must be an address"):
+        Endpoint(url)
+
+
 def test_counts_are_whole() -> None:
     """What is counted cannot be half."""
     with pytest.raises(ConfigurationError, match=r"Limits.uploads is 1.5, but must be a whole number, at least 1"):

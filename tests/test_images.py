@@ -23,7 +23,7 @@ from picpik_async._blobs import MemoryBlob, PathBlob, Spool, as_file, in_words
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, OpenImage, require_format
 from picpik_async._pixels import read_header
-from picpik_async.errors import ImageError, InvalidRequestError
+from picpik_async.errors import ImageError, InvalidRequestError, MaskError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -227,6 +227,20 @@ async def test_an_array_keeps_its_pixels(shape: tuple[int, ...], kind: str) -> N
     decoded = np.asarray(await ImageSource.of(array).pil())
 
     assert np.array_equal(expected.reshape(decoded.shape), decoded)
+
+
+@pytest.mark.anyio
+async def test_an_array_mask_of_zeros_and_ones_is_refused() -> None:
+    """What segmentation gives would be all black to the service, and charged; bool and 0-255 are fine."""
+    ones = np.zeros((20, 20), "uint8")
+    ones[5:10] = 1
+    limiter = anyio.CapacityLimiter(1)
+
+    with pytest.raises(MaskError, match=r"masked\.mask: .* only the values 0 and 1.* mask \* 255") as caught:
+        await ImageSource.of(ones, field="masked.mask").open(limiter, Limits(), field="masked.mask")
+    assert "masked.mask" == caught.value.field
+    for fine in (ones.astype(bool), ones * 255, np.zeros((20, 20), "uint8")):
+        await ImageSource.of(fine, field="masked.mask").open(limiter, Limits(), field="masked.mask")
 
 
 @pytest.mark.anyio

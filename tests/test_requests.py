@@ -80,7 +80,7 @@ def test_documented_values(field: str, accepted: list[Any], refused: list[Any], 
 
 def test_nothing_is_set_by_default() -> None:
     """The service's own defaults hold for what is not set."""
-    assert {None, False} == set(attrs.asdict(ModifyMaskedPixels()).values())
+    assert {None} == set(attrs.asdict(ModifyMaskedPixels()).values())
 
 
 @pytest.mark.parametrize("field", ["positive_prompts", "negative_prompts"])
@@ -322,16 +322,72 @@ def test_a_picture_too_narrow_is_refused(size: tuple[int, int], field: str, side
     with pytest.raises(InvalidRequestError, match=r"crop or pad the picture, or set with_size\(\)") as caught:
         settled(ModifyMaskedPixels.inpaint(b"i", b"m"), opened(*size))
 
-    assert (field, side, "at least 64") == (caught.value.field, caught.value.value, caught.value.allowed)
+    assert (field, side, "from 64 to 2560") == (caught.value.field, caught.value.value, caught.value.allowed)
     assert f"the picture is {size[0]}×{size[1]}" in str(caught.value)
 
 
-@pytest.mark.parametrize("size", [{"width": 512}, {"height": 512}, {"width": 512, "height": 256}])
-def test_a_size_that_is_set_is_kept(size: dict[str, Any]) -> None:
+def test_a_size_that_is_set_is_kept() -> None:
     """Automatic size is for requests without any."""
-    request = ModifyMaskedPixels.inpaint(b"i", b"m", **size)
+    request = ModifyMaskedPixels.inpaint(b"i", b"m", width=512, height=256)
 
     assert request is settled(request, opened(3000, 2000))
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [({"width": 600}, (600, 400)), ({"height": 600}, (900, 600)), ({"width": 601}, (601, 401))]
+)
+def test_a_side_that_is_missing_follows_in_proportion(side: dict[str, Any], expected: tuple[int, int]) -> None:
+    """A picture is not stretched because only one side was set."""
+    found = settled(ModifyMaskedPixels.inpaint(b"i", b"m", **side), opened(3000, 2000))
+
+    assert expected == (found.width, found.height)
+
+
+def test_a_side_in_proportion_has_its_limits_too() -> None:
+    """What follows from the other side must be a size the service draws."""
+    with pytest.raises(InvalidRequestError, match="width would be 25600"):
+        settled(ModifyMaskedPixels.inpaint(b"i", b"m", height=2560), opened(1000, 100))
+
+
+def test_prompts_that_are_not_given_stay() -> None:
+    """Negative prompts alone do not erase what should appear, and a list of prompts is a list of prompts."""
+    request = ModifyMaskedPixels().with_prompts("a sofa").with_prompts(negative="text")
+
+    assert (("a sofa",), ("text",)) == (request.positive_prompts, request.negative_prompts)
+    assert ("a", "b") == request.with_prompts(["a", "b"]).positive_prompts
+
+
+def test_inpaint_takes_the_options_of_a_mask() -> None:
+    """What belongs to the mask goes there, and negative prompts have a short name."""
+    request = ModifyMaskedPixels.inpaint(b"i", b"m", mask_blur=3, invert_mask=True, negative="text", seed=1)
+
+    assert request.masked is not None
+    assert (3, True) == (request.masked.mask_blur, request.masked.invert_mask)
+    assert ("text",) == request.negative_prompts
+
+
+@pytest.mark.parametrize("name", ["masked", "positive_prompts", "negative_prompts"])
+def test_inpaint_takes_nothing_twice(name: str) -> None:
+    """What is given by its short name and by its long one is refused, so that neither is dropped in silence."""
+    with pytest.raises(InvalidRequestError, match=f"{name} is given twice") as caught:
+        ModifyMaskedPixels.inpaint(b"i", b"m", prompts="a", negative="b", **{name: None})  # type: ignore[arg-type]
+
+    assert name == caught.value.field
+
+
+def test_a_picture_is_not_its_own_mask() -> None:
+    """The same file twice is a mistake that would cost."""
+    with pytest.raises(MaskError, match=r"masked\.mask is the picture itself") as caught:
+        ModifyMaskedPixels.inpaint("room.png", "room.png").check()
+
+    assert "masked.mask" == caught.value.field
+
+
+def test_requests_have_a_hash() -> None:
+    """A frozen value can be a key, with its models."""
+    request = ModifyMaskedPixels().with_lora("x", 0.5)
+
+    assert {request: 1}[ModifyMaskedPixels().with_lora("x", 0.5)] == 1
 
 
 def test_auto_size_can_be_switched_off() -> None:

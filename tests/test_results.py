@@ -24,7 +24,13 @@ from jobs import picture, session
 from PIL import ImageShow
 
 from picpik_async import ResultImage, TaskDetail, TaskResult
-from picpik_async.errors import ConfigurationError, DownloadError, InvalidImageError, ResultExpiredError
+from picpik_async.errors import (
+    ConfigurationError,
+    DownloadError,
+    InvalidImageError,
+    InvalidRequestError,
+    ResultExpiredError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,6 +143,29 @@ async def test_save_in_folder(tmp_path: Path, kind: str, suffix: str) -> None:
     assert tmp_path / f"task_1-A-3{suffix}" == saved
     assert data == saved.read_bytes()
     assert [saved.name] == names(tmp_path)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+async def test_save_spares_what_is_no_file(tmp_path: Path, kind: str) -> None:
+    """A pipe or a device is not replaced by a picture."""
+    target = tmp_path / "pipe"
+    os.mkfifo(target)
+    path = target if kind == "pipe" else tmp_path / "link"
+    if kind == "device":
+        path.symlink_to(target)
+
+    with pytest.raises(DownloadError, match="not a regular file"):
+        await image().save(path)
+    assert target.is_fifo()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", [5, None])
+async def test_save_to_what_is_no_path(path: Any) -> None:
+    """Something else than a path is refused before anything is fetched."""
+    with pytest.raises(InvalidRequestError, match="must be the path of a file or of a folder"):
+        await image().save(path)
 
 
 @pytest.mark.anyio
@@ -392,7 +421,7 @@ def test_after_the_session(tmp_path: Path) -> None:
 
         async def second(found: TaskResult) -> None:
             await found.images[0].save(tmp_path)
-            with pytest.raises(ConfigurationError, match="belongs to another event loop"):
+            with pytest.raises(ConfigurationError, match="session is closed"):
                 await found.images[1].read()
 
         async def same_loop() -> None:

@@ -899,9 +899,18 @@ async def test_session_that_cannot_open() -> None:
     assert isinstance(caught.value.__cause__, TypeError)
 
 
+@pytest.mark.parametrize(
+    "option", ["credentials", "endpoint", "dialect", "poll", "retry", "limits", "proxy", "transport"]
+)
+def test_options_of_the_wrong_kind(option: str) -> None:
+    """An option of the wrong kind is refused by name when the session is made, not when something is paid."""
+    with pytest.raises(ConfigurationError, match=f"{option} is a int, but must be"):
+        PicpikSession(**{"credentials": CREDENTIALS} | {option: 5})  # type: ignore[arg-type]
+
+
 def test_ssl_of_the_wrong_kind() -> None:
     """TLS settings are a context, and nothing that switches verification off."""
-    with pytest.raises(ConfigurationError, match=r"ssl is a bool, but must be an ssl\.SSLContext"):
+    with pytest.raises(ConfigurationError, match="ssl is a bool, but must be SSLContext"):
         PicpikSession(CREDENTIALS, ssl=False)  # type: ignore[arg-type]
 
 

@@ -516,7 +516,7 @@ async def test_wrong_picture(
 async def test_first_wrong_picture_is_told() -> None:
     """Of several wrong pictures the first in order of the parameters is told."""
     with FaultServer(answering(accepted)) as server:
-        error = await failure(server, ModifyMaskedPixels.inpaint(b"", b""), ImageError)
+        error = await failure(server, ModifyMaskedPixels.inpaint(b"", bytearray()), ImageError)
 
     assert isinstance(error, ImageError)
     assert "masked.image" == error.field

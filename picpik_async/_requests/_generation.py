@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import attrs
 
@@ -14,7 +14,7 @@ from picpik_async._images import ImageSource, require_format
 from picpik_async._ranges import flag, integer, refused, to_texts
 from picpik_async._requests._base import Job
 from picpik_async._types import Image2Image, InferenceParams, Mask, Model, required
-from picpik_async.errors import InvalidRequestError
+from picpik_async.errors import InvalidRequestError, MaskError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,11 +88,16 @@ class GenerationJob(Job):
     batch_size: int | None = integer(1, 16)
     use_main_model_vae: bool | None = flag()
 
-    def with_prompts(self, *prompts: str, negative: str | Iterable[str] | None = None) -> Self:
-        """The same request with these prompts; *negative* ones are kept as they are if None."""
+    def with_prompts(self, *prompts: str | Iterable[str], negative: str | Iterable[str] | None = None) -> Self:
+        """The same request with these prompts, one by one or as one list; what is not given is kept as it is.
+
+        Raises:
+            InvalidRequestError: a prompt is not a string.
+        """
+        positive: Any = prompts[0] if len(prompts) == 1 else prompts
         return attrs.evolve(
             self,
-            positive_prompts=prompts,
+            positive_prompts=positive if prompts else self.positive_prompts,
             negative_prompts=self.negative_prompts if negative is None else negative,
         )
 
@@ -138,6 +143,9 @@ class GenerationJob(Job):
         return attrs.evolve(self, batch_size=batch_size)
 
 
+_MASK_OPTIONS: Final = {field.name for field in attrs.fields(Mask)} - {"image", "mask"}
+
+
 @attrs.frozen(kw_only=True)
 class ModifyMaskedPixels(GenerationJob):
     """Redraw the masked part of a picture: inpainting and outpainting.
@@ -148,8 +156,8 @@ class ModifyMaskedPixels(GenerationJob):
     Attributes:
         masked: the picture and its mask; required.
         image2image: an extra reference picture.
-        auto_size: ask for the picture's own size, scaled down to the documented maximum and `Dialect.max_auto_pixels`,
-            unless width and height are set; not a parameter of the API.
+        auto_size: ask for the picture's own size, scaled down to the documented maximum and `Dialect.max_auto_pixels`;
+            if only one of width and height is set, the other follows in proportion; not a parameter of the API.
     """
 
     action: ClassVar[str] = "ModifyMaskedPixels"
@@ -157,11 +165,17 @@ class ModifyMaskedPixels(GenerationJob):
 
     masked: Mask | None = attrs.field(default=None, converter=_to_masked)
     image2image: Image2Image | None = attrs.field(default=None, converter=_to_image2image)
-    auto_size: bool = False
+    auto_size: bool | None = flag()
 
     @classmethod
     def inpaint(
-        cls, image: ImageInput, mask: ImageInput, *, prompts: str | Iterable[str] | None = None, **parameters: Any
+        cls,
+        image: ImageInput,
+        mask: ImageInput,
+        *,
+        prompts: str | Iterable[str] | None = None,
+        negative: str | Iterable[str] | None = None,
+        **parameters: Any,
     ) -> ModifyMaskedPixels:
         """Redraw the white part of *mask* in *image*, at the picture's own size where the service allows it.
 
@@ -169,13 +183,22 @@ class ModifyMaskedPixels(GenerationJob):
             image: the picture, in any form `ImageSource` takes.
             mask: black and white, of the same size; see `picpik_async.masks` for ways to make one.
             prompts: what should appear.
-            parameters: any other field of `ModifyMaskedPixels`.
+            negative: what should not appear.
+            parameters: any other field of `Mask`, such as *mask_blur*, and of `ModifyMaskedPixels`, such as *seed*.
 
         Raises:
             InvalidRequestError: a parameter is wrong.
         """
-        masked = Mask(image=image, mask=mask)
-        return cls(**{"positive_prompts": prompts, "auto_size": True, **parameters, "masked": masked})
+        short = {"masked": mask, "positive_prompts": prompts, "negative_prompts": negative}
+        for name in short.keys() & parameters.keys():
+            if short[name] is not None:
+                msg = (
+                    f"{name} is given twice; use image, mask, prompts and negative, or the plain ModifyMaskedPixels(…)"
+                )
+                raise InvalidRequestError(msg, field=name)
+        options = {name: parameters.pop(name) for name in _MASK_OPTIONS & parameters.keys()}
+        short["masked"] = Mask(image=image, mask=mask, **options)
+        return cls(**{"auto_size": True, **short, **parameters})
 
     @classmethod
     def outpaint(
@@ -187,6 +210,7 @@ class ModifyMaskedPixels(GenerationJob):
         top: int = 0,
         bottom: int = 0,
         prompts: str | Iterable[str] | None = None,
+        negative: str | Iterable[str] | None = None,
         **parameters: Any,
     ) -> ModifyMaskedPixels:
         """Widen *image* by margins, in pixels, and let the service draw them.
@@ -198,13 +222,14 @@ class ModifyMaskedPixels(GenerationJob):
             top: see *left*.
             bottom: see *left*.
             prompts: what should appear.
-            parameters: any other field of `ModifyMaskedPixels`.
+            negative: what should not appear.
+            parameters: as in `inpaint`.
 
         Raises:
             InvalidRequestError: no margin is set, or a parameter is wrong.
         """
         canvas, mask = masks.outpaint(image, left=left, right=right, top=top, bottom=bottom)
-        return cls.inpaint(canvas, mask, prompts=prompts, **parameters)
+        return cls.inpaint(canvas, mask, prompts=prompts, negative=negative, **parameters)
 
     def with_mask(self, mask: ImageInput, **options: Any) -> ModifyMaskedPixels:
         """The same request with this mask; *options* are the other fields of `Mask`, such as *image* or *mask_blur*.
@@ -231,6 +256,9 @@ class ModifyMaskedPixels(GenerationJob):
         masked = required(self.masked, "masked", "use ModifyMaskedPixels.inpaint(image, mask) or with_mask()")
         required(masked.image, "masked.image", "pass the picture, e.g. with_mask(mask, image=…)")
         required(masked.mask, "masked.mask", "pass a mask of the picture's size, e.g. with picpik_async.masks")
+        if masked.image.key == masked.mask.key:
+            msg = "masked.mask is the picture itself; pass a mask, e.g. masks.from_boxes(image, …) or masks.from_alpha(image)"
+            raise MaskError(msg, field="masked.mask", allowed="another picture than masked.image")
         if self.image2image is not None:
             required(self.image2image.image, "image2image.image", "use with_reference(image)")
 
@@ -249,21 +277,26 @@ class ModifyMaskedPixels(GenerationJob):
             if field not in {"masked.image", "masked.mask"}:
                 opened = images[source]
                 require_format(opened, dialect.image_formats, field=field, source=opened.source)
-        if not self.auto_size or self.width is not None or self.height is not None:
+        if not self.auto_size or (self.width is not None and self.height is not None):
             return self
         return self._sized(image.width, image.height, max_pixels=dialect.max_auto_pixels)
 
     def _sized(self, width: int, height: int, *, max_pixels: int) -> ModifyMaskedPixels:
-        new_width, new_height = scaled_size(width, height, max_pixels=max_pixels)
-        for field, side in (("width", new_width), ("height", new_height)):
-            if side < DOCUMENTED_MIN_SIDE:
+        if self.width is not None:
+            size = self.width, round(height * self.width / width)
+        elif self.height is not None:
+            size = round(width * self.height / height), self.height
+        else:
+            size = scaled_size(width, height, max_pixels=max_pixels)
+        for field, side in zip(("width", "height"), size, strict=True):
+            if not DOCUMENTED_MIN_SIDE <= side <= DOCUMENTED_MAX_SIDE:
+                allowed = f"from {DOCUMENTED_MIN_SIDE} to {DOCUMENTED_MAX_SIDE}"
                 msg = (
-                    f"{field} would be {side}: the picture is {width}×{height}, its largest size within the limits is"
-                    f" {new_width}×{new_height}, and the service draws no side below {DOCUMENTED_MIN_SIDE}; crop or pad"
-                    " the picture, or set with_size()"
+                    f"{field} would be {side}: the picture is {width}×{height}, in proportion {size[0]}×{size[1]}, and the"
+                    f" service draws sides {allowed}; crop or pad the picture, or set with_size()"
                 )
-                raise InvalidRequestError(msg, field=field, value=side, allowed=f"at least {DOCUMENTED_MIN_SIDE}")
-        return attrs.evolve(self, width=new_width, height=new_height)
+                raise InvalidRequestError(msg, field=field, value=side, allowed=allowed)
+        return attrs.evolve(self, width=size[0], height=size[1])
 
 
 def scaled_size(width: int, height: int, *, max_pixels: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
@@ -172,7 +172,8 @@ def wait(uid: str, /, *, waiting: Waiting = WAITING) -> int:
         desk.known.add(uid)
         job = f"task {legible(uid)}"
         with desk.progress, ended(desk.progress, job):
-            await _collect(desk, task, waiting, job=job)
+            document, files = await _collect(desk, task, waiting, job=job)
+        desk.output.result(document, files)  # after the progress, which would write over it
 
     return run(command, as_json=waiting.json, emulator=waiting.emulator)
 
@@ -231,16 +232,18 @@ def _draw(build: Callable[[], ModifyMaskedPixels], drawing: Drawing, *, job: str
             task = await submit(desk, request, job=job)
             if drawing.detach:
                 desk.progress.tell(job, "submitted", last=True)
-                desk.output.result({"task_uid": task.uid, "status": "submitted"}, [task.uid])
+                document: dict[str, Any] = {"task_uid": task.uid, "status": "submitted"}
+                lines: list[Any] = [task.uid]
             else:
-                await _collect(desk, task, drawing, job=job)
+                document, lines = await _collect(desk, task, drawing, job=job)
+        desk.output.result(document, lines)
 
     return run(command, as_json=drawing.json, emulator=drawing.emulator)
 
 
-async def _collect(desk: Desk, task: Task, waiting: Waiting, *, job: str) -> None:
+async def _collect(desk: Desk, task: Task, waiting: Waiting, *, job: str) -> tuple[dict[str, Any], list[Path]]:
     result = await follow(desk, task, job=job, timeout=waiting.timeout)
     desk.progress.tell(job, "saving")
     files = await result.save(waiting.out)
     desk.progress.tell(job, summary_of(result, files), last=True)
-    desk.output.result(document_of(result, files), files)
+    return document_of(result, files), files
