@@ -370,7 +370,7 @@ def test_inpaint_takes_the_options_of_a_mask() -> None:
 def test_inpaint_takes_nothing_twice(name: str) -> None:
     """What is given by its short name and by its long one is refused, so that neither is dropped in silence."""
     with pytest.raises(InvalidRequestError, match=f"{name} is given twice") as caught:
-        ModifyMaskedPixels.inpaint(b"i", b"m", prompts="a", negative="b", **{name: None})  # type: ignore[arg-type]
+        ModifyMaskedPixels.inpaint(b"i", b"m", prompts="a", negative="b", **{name: None})
 
     assert name == caught.value.field
 

@@ -189,7 +189,7 @@ class ModifyMaskedPixels(GenerationJob):
         Raises:
             InvalidRequestError: a parameter is wrong.
         """
-        short = {"masked": mask, "positive_prompts": prompts, "negative_prompts": negative}
+        short: dict[str, Any] = {"masked": mask, "positive_prompts": prompts, "negative_prompts": negative}
         for name in short.keys() & parameters.keys():
             if short[name] is not None:
                 msg = (
