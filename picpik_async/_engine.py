@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import uuid
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from picpik_async._tasks import TaskDetail
 
 __all__ = ["Engine"]
+
+_logger = logging.getLogger("picpik_async")
 
 AnswerT = TypeVar("AnswerT")
 T = TypeVar("T")
@@ -160,7 +163,7 @@ class Engine:
 
     async def ask_once(self, query: Query[AnswerT]) -> AnswerT:
         """Send *query* once."""
-        shop, request_uuid = self._workshop, str(uuid.uuid4())
+        shop, request_uuid, start = self._workshop, str(uuid.uuid4()), anyio.current_time()
         parameters = _wire.parameters(
             query, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=request_uuid
         )
@@ -173,7 +176,11 @@ class Engine:
             refusal = _wire.refusal(document, action=query.action, request_uuid=request_uuid)
             if refusal is not None:
                 raise refusal
-            return _wire.structure_answer(query, document, shop.dialect)
+            structured = _wire.structure_answer(query, document, shop.dialect)
+            facts = {"action": query.action, "request_uuid": request_uuid}
+            milliseconds = round((anyio.current_time() - start) * 1000)
+            _logger.debug("%s: answered", query.action, extra=facts | {"milliseconds": milliseconds})
+            return structured  # noqa: TRY300 - the last of many steps that may fail
         except PicpikError as error:
             error.request_uuid = request_uuid
             raise

@@ -61,6 +61,7 @@ class Poller:
         self._schedule = Schedule(policy, dialect, rng or random.Random())  # noqa: S311 - jitter, no cryptography
         self._deadlines = Deadlines()
         self._terminated: set[str] = set()
+        self._words = dialect.queuing_words | dialect.running_words | dialect.finished_words | dialect.error_words
         self._told_words: set[str] = set()
         self._told_of_surprise = False
         self._closed = False
@@ -271,7 +272,7 @@ class Poller:
             self._schedule.end(task)
             _wake(task)
             return
-        if unknown:
+        if unknown and detail.status_word not in self._words:
             self._tell_word(detail)
         self._schedule.again(task, now)
         if news and task.followers:

@@ -125,16 +125,26 @@ class Submit:
             HttpStatusError: the request was refused.
             SubmitOutcomeUnknownError: anything else that went wrong after the commit point.
         """
+        start = anyio.current_time()
         try:
             with self._scope:
                 uid = await self._run(shop)
                 self._records.tasks[uid] = None
                 self._records.unknown.pop(self.request_uuid, None)
+                self._log("submitted", start, task_uid=uid)
                 return uid
         except PicpikError as error:
             error.request_uuid = self.request_uuid
+            if not isinstance(error, SubmitOutcomeUnknownError):
+                self._records.unknown.pop(self.request_uuid, None)
+            self._log(type(error).__name__, start, stage=getattr(error, "stage", None))
             raise
         raise self._aborted_error()
+
+    def _log(self, what: str, start: float, **fields: str | None) -> None:
+        facts = {"action": self._request.action, "request_uuid": self.request_uuid, **fields}
+        milliseconds = round((anyio.current_time() - start) * 1000)
+        _logger.debug("%s: %s", self._request.action, what, extra=facts | {"milliseconds": milliseconds})
 
     def cut_off(self) -> PicpikError:
         """The error for a submit that was ended from outside, with its session."""

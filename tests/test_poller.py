@@ -509,6 +509,18 @@ async def test_unknown_words_are_harmless(caplog: pytest.LogCaptureFixture) -> N
     assert len(service.polls) <= 19
 
 
+async def test_a_known_word_in_a_row_that_does_not_fit(caplog: pytest.LogCaptureFixture) -> None:
+    """A row that is not believed for another reason says nothing about its status word."""
+    service = Service()
+    doubtful = TaskDetail(task_uid="a", status=TaskStatus.UNKNOWN, status_word="Finished")
+    service.answer = lambda uid: doubtful if len(service.polls) < 3 else row(uid, "Finished")
+    poller = service.poller()
+    async with running(poller):
+        await poller.wait("a", timeout=60)
+
+    assert [] == caplog.records
+
+
 async def test_endless_new_words(caplog: pytest.LogCaptureFixture) -> None:
     """A service that makes up a new word each time is told about a hundred times, not for ever."""
     service = Service()

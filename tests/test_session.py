@@ -899,6 +899,30 @@ async def test_session_that_cannot_open() -> None:
     assert isinstance(caught.value.__cause__, TypeError)
 
 
+@pytest.mark.anyio
+async def test_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What goes on is logged quietly, with fields to search for and without secrets."""
+    answers: list[dict[str, Any]] = [
+        {"RetCode": 0, "TaskUID": "a"},
+        {"RetCode": 9},
+        {"RetCode": 0, "TotalCredits": 1, "UsedCredits": 0},
+    ]
+    with caplog.at_level("DEBUG", logger="picpik_async"):
+        async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: answers.pop(0))) as picpik:
+            await picpik.submit(job(), request_uuid=UUID)
+            with pytest.raises(ApiError):
+                await picpik.submit(job(), request_uuid=UUID)
+            await picpik.balance()
+
+    submitted, refused, answered = [vars(record) for record in caplog.records if record.name == "picpik_async"]
+    assert ("ModifyMaskedPixels", UUID, "a") == (submitted["action"], submitted["request_uuid"], submitted["task_uid"])
+    assert "ModifyMaskedPixels: ApiError" == refused["message"]
+    assert "GetCreditBalance" == answered["action"]
+    for record in (submitted, refused, answered):
+        assert record["milliseconds"] >= 0
+    assert "canary" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "option", ["credentials", "endpoint", "dialect", "poll", "retry", "limits", "proxy", "transport"]
 )
