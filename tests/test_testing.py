@@ -122,3 +122,11 @@ def test_enabled_as_plugin(tmp_path: Path) -> None:
 
     assert 0 == ended.returncode, ended.stdout + ended.stderr
     assert "1 passed" in ended.stdout
+
+
+def test_fakes_without_pytest() -> None:
+    """FakeTransport needs no pytest; only the fixture does."""
+    code = "import sys; sys.modules['pytest'] = None; import picpik_async.testing as t; print(hasattr(t, 'picpik_emulator'))"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+
+    assert "False\n" == result.stdout
