@@ -197,7 +197,12 @@ def _count(low: int) -> Callable[[object, attrs.Attribute[Any], Any], None]:
 
 
 def _to_set(values: Any) -> Any:
-    return frozenset(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else values
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
+        return values
+    try:
+        return frozenset(values)
+    except TypeError:
+        return values
 
 
 def _to_words(values: Iterable[str]) -> frozenset[str]:
@@ -239,9 +244,13 @@ def _optional_at_least(low: float) -> Callable[[object, attrs.Attribute[Any], An
     return attrs.validators.optional(_at_least(low))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _bound(fits: Callable[[Any], bool], allowed: str) -> Callable[[object, attrs.Attribute[Any], Any], None]:
     def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, Real) or not (abs(float(value)) < _HUGE and fits(value)):
+        if not (_is_number(value) and -_HUGE < value < _HUGE and fits(value)):
             msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
             raise ConfigurationError(msg)
 

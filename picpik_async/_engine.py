@@ -63,6 +63,7 @@ class Engine:
         self._ready = asyncio.Event()
         self.over = False
         self.owner = asyncio.get_running_loop().create_task(self._own(), name="picpik session")
+        self.owner.add_done_callback(lambda _owner: self.end())  # also if it is cancelled before its first step
 
     async def ready(self) -> None:
         """Wait until the owner has opened everything.
@@ -98,9 +99,13 @@ class Engine:
                 await self._drain()
                 self._group.cancel_scope.cancel()
         finally:
-            self._end()
-            self._ready.set()
-            self._workshop.encoders.shutdown(wait=False)
+            self.end()
+
+    def end(self) -> None:
+        """Let nothing start any more, and let go of whoever waits for the start; safe to call again."""
+        self._end()
+        self._ready.set()
+        self._workshop.encoders.shutdown(wait=False)
 
     def _end(self) -> None:
         self.over = True
@@ -148,17 +153,19 @@ class Engine:
                 self._guests.discard(guest)
         raise closed_error()
 
-    async def ask(self, query: Query[AnswerT], *, on_retry: Callable[[], None] = lambda: None) -> AnswerT:
-        """Send *query* until it is answered, as often as the policy says; *on_retry* is called before each new try."""
+    async def ask(
+        self, query: Query[AnswerT], *, on_retry: Callable[[PicpikError], None] = lambda _error: None
+    ) -> AnswerT:
+        """Send *query* until it is answered, as often as the policy says; *on_retry* is told what is tried again."""
         for attempt in range(self._retry.attempts - 1):
             try:
                 return await self.ask_once(query)
             except PicpikError as error:
                 if not may_repeat_read(error, self._workshop.dialect.throttle_ret_codes):
                     raise
+                on_retry(error)
                 pause = delay(attempt, self._retry, self._rng, retry_after=getattr(error, "retry_after", None))
             await anyio.sleep(pause)
-            on_retry()
         return await self.ask_once(query)
 
     async def ask_once(self, query: Query[AnswerT]) -> AnswerT:

@@ -12,7 +12,7 @@ import os
 import re
 import weakref
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, Union
 
 import anyio
 import anyio.to_thread
@@ -76,10 +76,18 @@ class SupportsRead(Protocol):
 
 
 # What can be handed over as a picture; see `ImageSource.of`.
-ImageInput: TypeAlias = (
-    "ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
-    " | SupportsArray | SupportsRead | AsyncIterable[bytes]"
-)
+ImageInput: TypeAlias = Union[
+    "ImageSource",
+    str,
+    "os.PathLike[str]",
+    bytes,
+    bytearray,
+    memoryview,
+    "Image.Image",
+    SupportsArray,
+    SupportsRead,
+    "AsyncIterable[bytes]",
+]
 
 
 class Loader(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from picpik_async._errands import Errand
 from picpik_async._requests import ListTasksDetails, TerminateTask
 from picpik_async._results import ResultImage, TaskResult
+from picpik_async._retry import may_have_worked
 from picpik_async._threads import in_thread
 from picpik_async.errors import ApiError, PicpikError, TaskVanishedError, legible
 
@@ -42,12 +43,18 @@ class Link:
         msg = f"the service does not know task {uid}; results are kept for 24 hours, and a new task may take a moment"
         raise TaskVanishedError(msg, task_uid=task_uid)
 
-    async def wait_for(self, task_uid: str, timeout: float | EllipsisType | None) -> TaskResult:  # noqa: ASYNC109
-        """See `Task.wait`."""
+    async def wait_for(
+        self,
+        task_uid: str,
+        timeout: float | EllipsisType | None,  # noqa: ASYNC109 - the poller keeps the deadline
+        *,
+        since: float | None = None,
+    ) -> TaskResult:
+        """See `Task.wait`; *timeout* counts from *since*, on the loop's clock, or from now."""
         with _about(task_uid):
             seconds = self._session._seconds(timeout)
             engine = await self._session._open()
-            detail = await engine.poller.wait(task_uid, timeout=seconds)
+            detail = await engine.poller.wait(task_uid, timeout=seconds, since=since)
         images = (ResultImage(url, self, task_uid=task_uid, index=index) for index, url in enumerate(detail.image_urls))
         return TaskResult(detail=detail, images=tuple(images))
 
@@ -108,16 +115,11 @@ def _about(task_uid: str) -> Iterator[None]:
 
 
 async def _terminate(engine: Engine, task_uid: str) -> None:
-    retried = False
-
-    def note_retry() -> None:
-        nonlocal retried
-        retried = True
-
+    lost: list[PicpikError] = []
     try:
-        await engine.ask(TerminateTask(task_uid=task_uid), on_retry=note_retry)
+        await engine.ask(TerminateTask(task_uid=task_uid), on_retry=lost.append)
     except ApiError:
-        if not retried:
+        if not any(map(may_have_worked, lost)):
             raise
         # Refused after a try whose answer was lost: that try has most likely ended the task.
     engine.poller.terminated(task_uid)

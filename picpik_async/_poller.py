@@ -90,12 +90,19 @@ class Poller:
                 for task in self._schedule.tasks():
                     _wake(task)
 
-    async def wait(self, task_uid: str, *, timeout: float | None) -> TaskDetail:  # noqa: ASYNC109 - one heap for all
+    async def wait(
+        self,
+        task_uid: str,
+        *,
+        timeout: float | None,  # noqa: ASYNC109 - one heap for all
+        since: float | None = None,
+    ) -> TaskDetail:
         """Wait until a task has finished.
 
         Args:
             task_uid: the task.
             timeout: seconds; None is no limit.
+            since: when the timeout began to count, on the clock of `anyio.current_time`; unset, now.
 
         Raises:
             TaskFailedError: the service reports an error.
@@ -105,7 +112,7 @@ class Poller:
             InvalidRequestError: *timeout* is negative or not a number.
             ConfigurationError: the session was closed.
         """
-        waiter = self._enlist(task_uid, _deadline(timeout))
+        waiter = self._enlist(task_uid, _deadline(timeout, since))
         try:
             while not waiter.task.ended:
                 self._check(waiter, timeout)
@@ -361,9 +368,11 @@ def check_timeout(timeout: float | None) -> None:
         raise InvalidRequestError(msg, field="timeout", value=timeout, allowed="at least 0, or None")
 
 
-def _deadline(timeout: float | None) -> float:
+def _deadline(timeout: float | None, since: float | None = None) -> float:
     check_timeout(timeout)
-    return math.inf if timeout is None else anyio.current_time() + timeout
+    if timeout is None:
+        return math.inf
+    return (anyio.current_time() if since is None else since) + timeout
 
 
 def _wake(task: Watched) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from picpik_async._config import RetryPolicy
 
-__all__ = ["HTTP_OK", "REFUSED_STATUSES", "delay", "may_repeat_read", "parse_retry_after"]
+__all__ = ["HTTP_OK", "REFUSED_STATUSES", "delay", "may_have_worked", "may_repeat_read", "parse_retry_after"]
 
 HTTP_OK: Final = range(200, 300)
 
@@ -30,6 +30,9 @@ TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """After these a read may succeed later."""
 
 
+_TURNED_AWAY: Final = frozenset({425, 429, 503})
+
+
 def may_repeat_read(error: PicpikError, throttle_ret_codes: Collection[int] = ()) -> bool:
     """Whether a read that failed with *error* is worth another try."""
     if isinstance(error, HttpStatusError):
@@ -37,6 +40,15 @@ def may_repeat_read(error: PicpikError, throttle_ret_codes: Collection[int] = ()
     if isinstance(error, ApiError):
         return error.ret_code in throttle_ret_codes
     return isinstance(error, (TransportError, MalformedAnswerError))
+
+
+def may_have_worked(error: PicpikError) -> bool:
+    """Whether the service may have done what was asked although the answer was *error*."""
+    if isinstance(error, HttpStatusError):
+        return error.status in TRANSIENT_STATUSES - _TURNED_AWAY
+    if isinstance(error, TransportError):
+        return error.stage not in {"connect", "send"}
+    return isinstance(error, MalformedAnswerError)
 
 
 def delay(attempt: int, policy: RetryPolicy, rng: random.Random, *, retry_after: float | None = None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import ssl as ssl_module
 import uuid
@@ -169,13 +168,11 @@ class PicpikSession:
         engine = await self._open()
         submit = self._new_submit(request, request_uuid)
         start = anyio.current_time()
-        uid = None
         with anyio.move_on_after(seconds):
-            uid = await engine.submit(submit)
-        if uid is None:
+            await engine.submit(submit)
+        if submit.uid is None:
             raise submit.timed_out(seconds)
-        rest = None if seconds is None else max(0.0, start + seconds - anyio.current_time())
-        return await Link(self).wait_for(uid, rest)
+        return await Link(self).wait_for(submit.uid, seconds, since=start)
 
     def task(self, task_uid: str) -> Task:
         """The handle of a task, from any process; no I/O.
@@ -301,5 +298,7 @@ def _check_kinds(**options: object) -> None:
 
 def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
     """End a forgotten session's owner, from whatever thread collects garbage."""
-    with contextlib.suppress(RuntimeError):  # the loop is closed, and the owner with it
+    try:
         loop.call_soon_threadsafe(engine.stop)
+    except RuntimeError:  # the loop is closed, and the owner will never run again
+        engine.end()

@@ -99,11 +99,14 @@ class Submit:
     Attributes:
         request_uuid: one per logical submit.
         committed: whether the service may have the whole request; from then on nothing is ever resent.
+        uid: the `TaskUID`, once it is known.
     """
 
     def __init__(self, request: Job, request_uuid: str, records: Records) -> None:
         self.request_uuid = request_uuid
         self.committed = False
+        self.uid: str | None = None
+        self._error: PicpikError | None = None
         self._request = request
         self._records = records
         self._aborted = False
@@ -128,13 +131,14 @@ class Submit:
         start = anyio.current_time()
         try:
             with self._scope:
-                uid = await self._run(shop)
-                self._records.tasks[uid] = None
+                self.uid = await self._run(shop)
+                self._records.tasks[self.uid] = None
                 self._records.unknown.pop(self.request_uuid, None)
-                self._log("submitted", start, task_uid=uid)
-                return uid
+                self._log("submitted", start, task_uid=self.uid)
+                return self.uid
         except PicpikError as error:
             error.request_uuid = self.request_uuid
+            self._error = error
             if not isinstance(error, SubmitOutcomeUnknownError):
                 self._records.unknown.pop(self.request_uuid, None)
             self._log(type(error).__name__, start, stage=getattr(error, "stage", None))
@@ -177,10 +181,16 @@ class Submit:
             stage = getattr(error, "stage", None) or "answer"
             reason = str(error) if isinstance(error, PicpikError) else type(error).__name__
             raise self._unknown(reason, stage=stage) from None
-        return self._judge(answer)
+        try:
+            return self._judge(answer)
+        except (AttributeError, TypeError) as error:  # no `Answer`, from a transport of somebody's own
+            reason = f"the transport gave no Answer: {type(error).__name__}"
+            raise self._unknown(reason) from None
 
     def timed_out(self, seconds: float | None) -> PicpikError:
-        """The error for a caller whose time is up while the submit is under way."""
+        """The error for a caller whose time is up while the submit is under way, or has just failed."""
+        if self._error is not None:
+            return self._error
         if self.committed:
             reason = f"no answer within the timeout of {seconds:g} s; it is still awaited, see session.tasks"
             return self._unknown(reason, stage="headers")

@@ -34,7 +34,7 @@ from picpik_async._requests import (
 )
 from picpik_async._tasks import TaskDetail, TaskStatus
 from picpik_async._types import CreditBalance, Image2Image, InferenceParams, Mask, Model, Models, fits_params
-from picpik_async.errors import ApiError, MalformedAnswerError, legible
+from picpik_async.errors import ApiError, InvalidRequestError, MalformedAnswerError, legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -71,7 +71,11 @@ def parameters(request: Request, *, dialect: Dialect, public_key: str, request_u
     if isinstance(request, Job):
         body.setdefault("MainModel", {"ModelCode": dialect.default_model})
         images: dict[Hashable, tuple[int, ImageSource]] = {}
-        body = _numbered(body, "", images)
+        try:
+            body = _numbered(body, "", images)
+        except RecursionError:
+            msg = "parameters are nested too deeply"
+            raise InvalidRequestError(msg, allowed="a flatter map") from None
         body[request.image_list] = [image for _, image in images.values()]
     return body | {"Action": request.action, "PublicKey": public_key, "request_uuid": request_uuid}
 
@@ -82,7 +86,7 @@ def _numbered(node: Any, name: str, images: dict[Hashable, tuple[int, ImageSourc
         return {key: _numbered(value, key, images) for key, value in node.items()}
     if isinstance(node, (list, tuple)):
         return [_numbered(item, name, images) for item in node]
-    if isinstance(node, ImageSource) and name.endswith("Index"):
+    if isinstance(node, ImageSource) and str(name).endswith("Index"):
         return images.setdefault(node.key, (len(images), node))[0]
     return node
 

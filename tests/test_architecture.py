@@ -58,7 +58,7 @@ ALLOWED = {
     "_errands": "_endings",
     "_submits": "_body _endings _images _retry _wire errors",
     "_engine": "_endings _errands _poller _requests _retry _transport _wire errors",
-    "_link": "_errands _requests _results _threads errors",
+    "_link": "_errands _requests _results _retry _threads errors",
     "_session": "_config _downloads _endings _engine _link _poller _ranges _requests _submits _tasks _transport errors",
     "__init__": "_config _images _inputs _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature

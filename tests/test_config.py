@@ -303,6 +303,7 @@ def test_settings_have_a_least_value(settings: Any, name: str, low: float) -> No
         ("finished_words", None, "a set of status words"),
         ("finished_words", "Finished", "a set of status words"),
         ("error_words", {1}, "a set of status words"),
+        ("queuing_words", [["x"]], "a set of status words"),
         ("image_formats", {"PNG"}, "a set of 'png', 'jpeg' and 'webp'"),
         ("mask_formats", "png", "a set of 'png', 'jpeg' and 'webp'"),
         ("throttle_ret_codes", {True}, "a set of whole numbers"),
@@ -346,7 +347,7 @@ def test_timeout_of_a_policy() -> None:
     """The whole wait has no limit, or one that can be kept."""
     assert PollPolicy(timeout=None).timeout is None
     assert 0 == PollPolicy(timeout=0).timeout
-    for value in (-1, float("nan"), "5"):
+    for value in (-1, float("nan"), "5", 10**400):
         with pytest.raises(ConfigurationError, match=r"PollPolicy.timeout is .*, but must be at least 0"):
             PollPolicy(timeout=value)  # type: ignore[arg-type]
 

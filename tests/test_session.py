@@ -872,6 +872,48 @@ async def test_terminated_by_a_try_whose_answer_was_lost() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("first", [TransportError("refused", stage="connect"), Answer(503, b""), Answer(429, b"")])
+async def test_terminate_that_never_arrived(first: Any) -> None:
+    """A refusal stands if no earlier try can have reached the service."""
+    answers: list[Any] = [first, {"RetCode": 171, "Message": "bad signature"}]
+    retry = RetryPolicy(attempts=3, base_delay=0)
+    async with PicpikSession(
+        CREDENTIALS, transport=FakeTransport(lambda _request: answers.pop(0)), retry=retry
+    ) as picpik:
+        with pytest.raises(ApiError):
+            await picpik.task("a").terminate()
+
+
+@pytest.mark.anyio
+async def test_owner_cancelled_before_its_first_step() -> None:
+    """A session whose owner never ran lets nobody wait for ever, and opens anew."""
+    picpik = PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: BALANCE))
+    asking = asyncio.create_task(picpik.balance())
+    while picpik._engine is None:
+        await anyio.lowlevel.checkpoint()
+    picpik._engine.owner.cancel()
+
+    with anyio.fail_after(10):
+        with pytest.raises(ConfigurationError):
+            await asking
+        assert 7 == (await picpik.balance()).remaining_credits
+        await picpik.aclose()
+
+
+@pytest.mark.anyio
+async def test_timeout_of_a_run_tells_the_whole_time() -> None:
+    """The message has the seconds that were asked for, not what the submit left of them."""
+    answers: dict[str, dict[str, Any]] = {
+        "ModifyMaskedPixels": {"RetCode": 0, "TaskUID": "a"},
+        "ListTasksDetails": {"RetCode": 0},
+    }
+    transport = FakeTransport(lambda request: answers[request["Action"]])
+    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+        with pytest.raises(TaskTimeoutError, match=r"has not ended within 0\.3 seconds"):
+            await picpik.run(job(), timeout=0.3)
+
+
+@pytest.mark.anyio
 async def test_poll_that_is_never_answered() -> None:
     """A status request that hangs is given up and asked again, long before a submit would be."""
     hangs = [True]

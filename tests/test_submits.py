@@ -22,8 +22,11 @@ from picpik_async import (
     Dialect,
     Endpoint,
     Image2Image,
+    ImageSource,
+    InferenceParams,
     Limits,
     Mask,
+    Model,
     ModifyMaskedPixels,
     PicpikError,
     PicpikSession,
@@ -310,6 +313,59 @@ async def test_task_of_a_refusal() -> None:
             await picpik.submit(job())
 
     assert "paid-1" == caught.value.task_uid
+
+
+@pytest.mark.parametrize("answer", [None, Answer(200, None)])  # type: ignore[arg-type]
+async def test_transport_that_gives_no_answer(answer: Any) -> None:
+    """What a transport of somebody's own gives after the tail cannot make an outcome known that is not."""
+
+    class Odd(FakeTransport):
+        async def send(self, body: Any, *, before_tail: Any = None) -> Answer:
+            await super().send(body, before_tail=before_tail)
+            result: Answer = answer
+            return result
+
+    async with PicpikSession(CREDENTIALS, transport=Odd(lambda _request: {})) as picpik:
+        with pytest.raises(SubmitOutcomeUnknownError, match="the transport gave no Answer"):
+            await picpik.submit(job(), request_uuid=UUID)
+
+        assert [UUID] == list(picpik.unknown_submits)
+
+
+@pytest.mark.parametrize("reply", [{"RetCode": 0, "TaskUID": "u1"}, {"RetCode": 5}])
+async def test_answer_in_the_moment_of_the_timeout(reply: dict[str, Any]) -> None:
+    """If answer and timeout come together, the answer is what counts, and nothing is left unknown."""
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: reply)) as picpik:
+        engine = await picpik._open()
+        submit = picpik._new_submit(job(), UUID)
+        with contextlib.suppress(ApiError):
+            await engine.submit(submit)
+
+        if "TaskUID" in reply:
+            assert "u1" == submit.uid
+        else:
+            assert isinstance(submit.timed_out(1), ApiError)
+        assert {} == picpik.unknown_submits
+
+
+async def test_images_under_names_that_are_no_strings() -> None:
+    """A name that JSON cannot hold is an error of ours, also if a picture is behind it."""
+    odd: Any = {1: ImageSource.of(picture())}
+    request = job().with_sub_model(Model("x", inference_params=InferenceParams(extra={"a": odd})))
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: {})) as picpik:
+        with pytest.raises(InvalidRequestError, match="has a name that is a int"):
+            await picpik.submit(request)
+
+
+async def test_parameters_nested_too_deeply() -> None:
+    """Lists in lists in lists end in an error of ours."""
+    deep: Any = []
+    for _ in range(700):
+        deep = [deep]
+    request = job().with_sub_model(Model("x", inference_params=InferenceParams(extra={"a": deep})))
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: {})) as picpik:
+        with pytest.raises(InvalidRequestError, match="nested too deeply"):
+            await picpik.submit(request)
 
 
 async def test_session_that_is_closed_while_the_answer_is_awaited() -> None:
