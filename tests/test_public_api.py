@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_origin
 
 import pytest
 
@@ -45,8 +45,8 @@ def test_every_all_is_sorted_and_true(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), EXPORTED)
 def test_everything_public_is_documented(name: str, value: Any) -> None:
-    """Every exported name has a docstring of its own."""
-    assert inspect.getdoc(value), name
+    """Every exported name has a docstring of its own, but for the alias of a type, which can have none."""
+    assert inspect.getdoc(value) or get_origin(value) is Union, name
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
