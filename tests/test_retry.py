@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picpik_async import RetryPolicy
-from picpik_async._retry import REFUSED_STATUSES, TRANSIENT_STATUSES, delay, may_repeat_read, parse_retry_after
+from picpik_async._retry import (
+    REFUSED_STATUSES,
+    TRANSIENT_STATUSES,
+    delay,
+    may_have_worked,
+    may_repeat_read,
+    parse_retry_after,
+)
 from picpik_async.errors import (
     ApiError,
     ConfigurationError,
@@ -52,6 +59,27 @@ def test_reads_are_repeated_after_what_may_pass(error: PicpikError, *, expected:
 def test_no_ret_code_means_slow_down_by_default() -> None:
     """The vendor publishes no list, so a refusal is final unless the dialect says otherwise."""
     assert not may_repeat_read(ApiError("m", ret_code=7))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (HttpStatusError(status=500), True),
+        (HttpStatusError(status=504), True),
+        (HttpStatusError(status=503), False),
+        (HttpStatusError(status=429), False),
+        (HttpStatusError(status=403), False),
+        (TransportError(stage="connect"), False),
+        (TransportError(stage="send"), False),
+        (TransportError(stage="headers"), True),
+        (RequestTimeoutError(stage="body"), True),
+        (MalformedAnswerError(), True),
+        (ApiError(ret_code=7), False),
+    ],
+)
+def test_what_may_have_worked_although_it_failed(error: PicpikError, *, expected: bool) -> None:
+    """A lost answer says nothing; a request that never arrived, or was turned away, did nothing."""
+    assert expected == may_have_worked(error)
 
 
 def test_a_refused_submit_is_not_a_server_error() -> None:
