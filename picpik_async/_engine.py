@@ -50,7 +50,6 @@ class Engine:
 
     def __init__(self, workshop: Workshop, downloads: Downloads, policy: PollPolicy, retry: RetryPolicy) -> None:
         self.downloads = downloads
-        self.limiter = workshop.limiter
         self.poller = Poller(self._fetch, policy, workshop.dialect)
         self._workshop = workshop
         self._policy = policy
