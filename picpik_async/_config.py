@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from picpik_async._settings import (
+    above,
+    at_least,
+    count,
+    formats,
+    of_kind,
+    optional_at_least,
+    set_of,
+    status_words,
+    to_codes,
+    to_words,
+)
 from picpik_async.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Credentials", "Dialect", "Endpoint", "Limits", "PollPolicy", "RetryPolicy", "Secret"]
 
@@ -181,82 +188,6 @@ Endpoint.INTERNATIONAL = Endpoint("https://api.picpik.ai")
 Endpoint.CHINA = Endpoint("https://api.picpikai.com")
 
 
-_HUGE: Final = 10**12  # far above any setting that makes sense, and within what clocks and sizes can hold
-
-
-def _above(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    return _bound(lambda value: value > low, f"more than {low}")
-
-
-def _at_least(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    return _bound(lambda value: value >= low, f"at least {low}")
-
-
-def _count(low: int) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    return _bound(lambda value: isinstance(value, Integral) and int(value) >= low, f"a whole number, at least {low}")
-
-
-def _to_set(values: Any) -> Any:
-    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
-        return values
-    try:
-        return frozenset(values)
-    except TypeError:
-        return values
-
-
-def _to_words(values: Iterable[str]) -> frozenset[str]:
-    words: frozenset[str] = _to_set(values)
-    return words
-
-
-def _to_codes(values: Iterable[int]) -> frozenset[int]:
-    codes: frozenset[int] = _to_set(values)
-    return codes
-
-
-def _set_of(
-    kind: type, allowed: str, choices: frozenset[Any] | None = None
-) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
-        fits = isinstance(value, frozenset) and all(type(item) is kind for item in value)
-        if not fits or (choices is not None and not value <= choices):
-            msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
-            raise ConfigurationError(msg)
-
-    return check
-
-
-_status_words: Final = _set_of(str, "a set of status words")
-_formats: Final = _set_of(str, "a set of 'png', 'jpeg' and 'webp'", frozenset({"png", "jpeg", "webp"}))
-
-
-def _kind(kind: type, allowed: str) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
-        if not isinstance(value, kind):
-            msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
-            raise ConfigurationError(msg)
-
-    return check
-
-
-def _optional_at_least(low: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    return attrs.validators.optional(_at_least(low))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _bound(fits: Callable[[Any], bool], allowed: str) -> Callable[[object, attrs.Attribute[Any], Any], None]:
-    def check(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
-        if not (_is_number(value) and -_HUGE < value < _HUGE and fits(value)):
-            msg = f"{type(settings).__name__}.{field.name} is {value!r}, but must be {allowed}"
-            raise ConfigurationError(msg)
-
-    return check
-
-
 @attrs.frozen(kw_only=True)
 class Dialect:
     """What the documentation of the service leaves open, as settings.
@@ -275,44 +206,50 @@ class Dialect:
         finished_words: `Status` words that end a task well.
         error_words: `Status` words that end a task badly.
         throttle_ret_codes: `RetCode` values that only mean "slow down".
+        no_credit_ret_codes: `RetCode` values that mean "not enough credits"; nothing was charged.
+        rejected_ret_codes: other `RetCode` values after which a job was certainly not charged.
     """
 
     # Only the host is documented; a POST to the root is inferred (https://picpik.ai/zh/api-docs/start, step 4).
-    path: str = attrs.field(default="/", validator=_kind(str, "a string"))
+    path: str = attrs.field(default="/", validator=of_kind(str, "a string"))
     # Every published example is a data URI (https://picpik.ai/api-docs/api-reference/RemoveContents).
-    data_uri: bool = attrs.field(default=True, validator=_kind(bool, "True or False"))
+    data_uri: bool = attrs.field(default=True, validator=of_kind(bool, "True or False"))
     # The request example of https://picpik.ai/api-docs/api-reference/ModifyMaskedPixels.
-    default_model: str = attrs.field(default="PICPIK General", validator=_kind(str, "a string"))
+    default_model: str = attrs.field(default="PICPIK General", validator=of_kind(str, "a string"))
     # Our choice: the pixels of the documented default size, 1024 × 1024.
-    max_auto_pixels: int = attrs.field(default=1024 * 1024, validator=_count(1))
+    max_auto_pixels: int = attrs.field(default=1024 * 1024, validator=count(1))
     # Not documented; examples show PNG and JPEG, and WebP is what web backends receive.
     image_formats: frozenset[str] = attrs.field(
-        default=frozenset({"png", "jpeg", "webp"}), converter=_to_words, validator=_formats
+        default=frozenset({"png", "jpeg", "webp"}), converter=to_words, validator=formats
     )
     # Our choice: JPEG cannot hold a hard black and white edge.
     mask_formats: frozenset[str] = attrs.field(
-        default=frozenset({"png", "webp"}), converter=_to_words, validator=_formats
+        default=frozenset({"png", "webp"}), converter=to_words, validator=formats
     )
     # Not documented; upright pixels are right in both cases.
-    server_applies_exif: bool = attrs.field(default=False, validator=_kind(bool, "True or False"))
+    server_applies_exif: bool = attrs.field(default=False, validator=of_kind(bool, "True or False"))
     # No maximum is documented (https://picpik.ai/api-docs/api-reference/ListTasksDetails); our choice.
-    max_task_uids: int = attrs.field(default=100, validator=_count(1))
+    max_task_uids: int = attrs.field(default=100, validator=count(1))
     # Only the legacy page lists words: …/api-docs/deprecated/old-api-reference/ListGenerateTaskDetail.
     queuing_words: frozenset[str] = attrs.field(
-        default=frozenset({"Queuing"}), converter=_to_words, validator=_status_words
+        default=frozenset({"Queuing"}), converter=to_words, validator=status_words
     )
     running_words: frozenset[str] = attrs.field(
-        default=frozenset({"Running"}), converter=_to_words, validator=_status_words
+        default=frozenset({"Running"}), converter=to_words, validator=status_words
     )
     finished_words: frozenset[str] = attrs.field(
-        default=frozenset({"Finished"}), converter=_to_words, validator=_status_words
+        default=frozenset({"Finished"}), converter=to_words, validator=status_words
     )
-    error_words: frozenset[str] = attrs.field(
-        default=frozenset({"Error"}), converter=_to_words, validator=_status_words
-    )
+    error_words: frozenset[str] = attrs.field(default=frozenset({"Error"}), converter=to_words, validator=status_words)
     # No RetCode but 0 is documented.
     throttle_ret_codes: frozenset[int] = attrs.field(
-        default=frozenset(), converter=_to_codes, validator=_set_of(int, "a set of whole numbers")
+        default=frozenset(), converter=to_codes, validator=set_of(int, "a set of whole numbers")
+    )
+    no_credit_ret_codes: frozenset[int] = attrs.field(
+        default=frozenset(), converter=to_codes, validator=set_of(int, "a set of whole numbers")
+    )
+    rejected_ret_codes: frozenset[int] = attrs.field(
+        default=frozenset(), converter=to_codes, validator=set_of(int, "a set of whole numbers")
     )
 
 
@@ -335,15 +272,15 @@ class PollPolicy:
         max_requests_per_second: cap on status requests of the session.
     """
 
-    timeout: float | None = attrs.field(default=30 * 60.0, validator=_optional_at_least(0))
-    request_timeout: float = attrs.field(default=10.0, validator=_above(0))
-    tick: float = attrs.field(default=0.5, validator=_above(0))
-    age_share: float = attrs.field(default=0.05, validator=_at_least(0))
-    max_interval: float = attrs.field(default=5.0, validator=_above(0))
-    jitter: float = attrs.field(default=0.1, validator=_at_least(0))
-    max_backoff: float = attrs.field(default=20.0, validator=_above(0))
-    unknown_task_grace: float = attrs.field(default=30.0, validator=_at_least(0))
-    max_requests_per_second: float = attrs.field(default=20.0, validator=_above(0))
+    timeout: float | None = attrs.field(default=30 * 60.0, validator=optional_at_least(0))
+    request_timeout: float = attrs.field(default=10.0, validator=above(0))
+    tick: float = attrs.field(default=0.5, validator=above(0))
+    age_share: float = attrs.field(default=0.05, validator=at_least(0))
+    max_interval: float = attrs.field(default=5.0, validator=above(0))
+    jitter: float = attrs.field(default=0.1, validator=at_least(0))
+    max_backoff: float = attrs.field(default=20.0, validator=above(0))
+    unknown_task_grace: float = attrs.field(default=30.0, validator=at_least(0))
+    max_requests_per_second: float = attrs.field(default=20.0, validator=above(0))
 
 
 @attrs.frozen(kw_only=True)
@@ -359,10 +296,10 @@ class RetryPolicy:
         max_retry_after: the longest pause, in seconds, the server may ask for.
     """
 
-    attempts: int = attrs.field(default=5, validator=_count(1))
-    base_delay: float = attrs.field(default=0.2, validator=_at_least(0))
-    max_delay: float = attrs.field(default=20.0, validator=_at_least(0))
-    max_retry_after: float = attrs.field(default=60.0, validator=_at_least(0))
+    attempts: int = attrs.field(default=5, validator=count(1))
+    base_delay: float = attrs.field(default=0.2, validator=at_least(0))
+    max_delay: float = attrs.field(default=20.0, validator=at_least(0))
+    max_retry_after: float = attrs.field(default=60.0, validator=at_least(0))
 
 
 def _default_threads() -> int:
@@ -385,11 +322,11 @@ class Limits:
         max_image_pixels: the most pixels of a picture, sent or fetched.
     """
 
-    request_timeout: float = attrs.field(default=60.0, validator=_above(0))
-    uploads: int = attrs.field(default=32, validator=_count(1))
-    downloads: int = attrs.field(default=8, validator=_count(1))
-    threads: int = attrs.field(factory=_default_threads, validator=_count(1))
-    slice_size: int = attrs.field(default=384 * 1024, validator=_count(3))
-    max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=_count(1))
-    max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=_count(1))
-    max_image_pixels: int = attrs.field(default=64_000_000, validator=_count(1))
+    request_timeout: float = attrs.field(default=60.0, validator=above(0))
+    uploads: int = attrs.field(default=32, validator=count(1))
+    downloads: int = attrs.field(default=8, validator=count(1))
+    threads: int = attrs.field(factory=_default_threads, validator=count(1))
+    slice_size: int = attrs.field(default=384 * 1024, validator=count(3))
+    max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=count(1))
+    max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=count(1))
+    max_image_pixels: int = attrs.field(default=64_000_000, validator=count(1))

@@ -13,7 +13,8 @@ PicpikError
 │   ├── HttpStatusError                   HTTP status 3xx, 4xx or 5xx
 │   └── ApiError                          RetCode ≠ 0
 ├── SubmitOutcomeUnknownError             may have been accepted and charged; never retried silently
-├── SubmitPausedError                     too many unknown outcomes in a row
+├── SubmitPausedError                     too many unknown outcomes in a row, or no credits left
+├── JournalError                          the journal cannot be used or written; nothing was sent
 ├── TaskError                             the remote task did not give pictures
 │   ├── TaskFailedError
 │   ├── TaskTerminatedError
@@ -42,6 +43,7 @@ __all__ = [
     "ImageError",
     "InvalidImageError",
     "InvalidRequestError",
+    "JournalError",
     "MalformedAnswerError",
     "MaskError",
     "PicpikError",
@@ -195,7 +197,19 @@ class SubmitOutcomeUnknownError(PicpikError):
 
 
 class SubmitPausedError(PicpikError):
-    """Too many submits in a row had an unknown outcome; polls and downloads go on."""
+    """Nothing was sent: too many submits had an unknown outcome, or credits ran out; polls and downloads go on."""
+
+
+class JournalError(PicpikError):
+    """The journal cannot be used, or not be written; nothing was sent.
+
+    Attributes:
+        path: the journal's file.
+    """
+
+    def __init__(self, message: str = "", *, path: str | None = None, **ids: Any) -> None:
+        super().__init__(message, **ids)
+        self.path = path
 
 
 class TaskError(PicpikError):

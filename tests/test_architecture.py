@@ -25,7 +25,8 @@ ROOT = Path(picpik_async.__file__).parent
 ALLOWED = {
     "errors": "",
     # values and arithmetic
-    "_config": "errors",
+    "_settings": "errors",
+    "_config": "_settings errors",
     "_ranges": "errors",
     "_retry": "errors",
     "_signature": "errors",
@@ -66,7 +67,7 @@ ALLOWED = {
     "testing": "_transport emulator",
     "cli": "_config _images _requests _results _session _types emulator errors masks",
 }
-PURE = ["errors", "_config", "_ranges", "_types", "_requests", "_wire", "_signature", "_retry"]
+PURE = ["errors", "_settings", "_config", "_ranges", "_types", "_requests", "_wire", "_signature", "_retry"]
 KNOWS_AIOHTTP = {"_transport", "_downloads", "emulator"}
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 40
