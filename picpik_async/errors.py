@@ -188,12 +188,22 @@ class SubmitOutcomeUnknownError(PicpikError):
     Attributes:
         stage: how far the exchange got: `headers`, `body` or `answer`.
         reason: what went wrong, free of secrets and of server text.
+        key: names the job in the journal, if there is one.
     """
 
-    def __init__(self, message: str = "", *, stage: str | None = None, reason: str | None = None, **ids: Any) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        stage: str | None = None,
+        reason: str | None = None,
+        key: str | None = None,
+        **ids: Any,
+    ) -> None:
         super().__init__(message, **ids)
         self.stage = stage
         self.reason = reason
+        self.key = key
 
 
 class SubmitPausedError(PicpikError):
