@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import uuid
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -17,7 +18,7 @@ from picpik_async._endings import closed_error
 from picpik_async._errands import Errand
 from picpik_async._poller import Poller
 from picpik_async._requests import ListTasksDetails, Query
-from picpik_async._retry import HTTP_OK, delay, may_repeat_read
+from picpik_async._retry import HTTP_OK, RetryBudget, delay, may_repeat_read
 from picpik_async._transport import AiohttpTransport
 from picpik_async.errors import ConfigurationError, HttpStatusError, PicpikError, RequestTimeoutError
 
@@ -44,6 +45,7 @@ class Engine:
     It never refers to the session, so that a forgotten session is collected, which ends the owner.
 
     Attributes:
+        budget: bounds the retries of everything the session reads.
         owner: the task.
         over: nothing can be started any more.
     """
@@ -55,6 +57,7 @@ class Engine:
         self._policy = policy
         self._retry = retry
         self._rng = random.Random()  # noqa: S311 - jitter
+        self.budget = RetryBudget()
         self._submits: set[Submit] = set()
         self._guests: set[anyio.CancelScope] = set()
         self._drained = asyncio.Event()
@@ -153,19 +156,38 @@ class Engine:
         raise closed_error()
 
     async def ask(
-        self, query: Query[AnswerT], *, on_retry: Callable[[PicpikError], None] = lambda _error: None
+        self,
+        query: Query[AnswerT],
+        *,
+        on_retry: Callable[[PicpikError], None] = lambda _error: None,
+        deadline: float = math.inf,
     ) -> AnswerT:
-        """Send *query* until it is answered, as often as the policy says; *on_retry* is told what is tried again."""
-        for attempt in range(self._retry.attempts - 1):
+        """Send *query* until it is answered, as often as the policy and the budget allow.
+
+        Args:
+            query: what to ask.
+            on_retry: is told of each failure after which it is asked again.
+            deadline: no try begins after it, on the clock of `anyio.current_time`.
+        """
+        policy, codes = self._retry, self._workshop.dialect.throttle_ret_codes
+        attempt = taken = 0
+        while True:
             try:
-                return await self.ask_once(query)
+                answer = await self.ask_once(query)
             except PicpikError as error:
-                if not may_repeat_read(error, self._workshop.dialect.throttle_ret_codes):
+                pause = delay(attempt, policy, self._rng, retry_after=getattr(error, "retry_after", None))
+                attempt += 1
+                is_last = attempt >= policy.attempts or anyio.current_time() + pause > deadline
+                if is_last or not may_repeat_read(error, codes, max_retry_after=policy.max_retry_after):
                     raise
+                if not (cost := self.budget.take(error)):
+                    raise
+                taken += cost
                 on_retry(error)
-                pause = delay(attempt, self._retry, self._rng, retry_after=getattr(error, "retry_after", None))
+            else:
+                self.budget.refund(taken)
+                return answer
             await anyio.sleep(pause)
-        return await self.ask_once(query)
 
     async def ask_once(self, query: Query[AnswerT]) -> AnswerT:
         """Send *query* once."""
@@ -176,7 +198,8 @@ class Engine:
         try:
             answer = await shop.send(shop.body(parameters, {}))
             if answer.status not in HTTP_OK:
-                msg = f"{query.action}: HTTP {answer.status}"
+                wish = f"; the service asks to wait {answer.retry_after:g} s" if answer.retry_after else ""
+                msg = f"{query.action}: HTTP {answer.status}{wish}"
                 raise HttpStatusError(msg, status=answer.status, retry_after=answer.retry_after)
             document = _wire.decode(answer.body, action=query.action)
             refusal = _wire.refusal(document, action=query.action, request_uuid=request_uuid)
@@ -194,5 +217,5 @@ class Engine:
     async def _fetch(self, task_uids: Sequence[str]) -> Sequence[TaskDetail]:
         with anyio.move_on_after(self._policy.request_timeout):
             return await self.ask_once(ListTasksDetails(task_uid_list=task_uids))
-        msg = f"status request: no answer within {self._policy.request_timeout:g} s"
+        msg = f"status request: no answer within {self._policy.request_timeout:g} s (PollPolicy.request_timeout)"
         raise RequestTimeoutError(msg, stage="headers")

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from picpik_async._config import RetryPolicy
 
-__all__ = ["HTTP_OK", "REFUSED_STATUSES", "delay", "may_have_worked", "may_repeat_read", "parse_retry_after"]
+__all__ = [
+    "HTTP_OK",
+    "REFUSED_STATUSES",
+    "RetryBudget",
+    "delay",
+    "may_have_worked",
+    "may_repeat_read",
+    "may_repeat_submit",
+    "parse_retry_after",
+]
 
 HTTP_OK: Final = range(200, 300)
 
@@ -31,15 +40,95 @@ TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 _TURNED_AWAY: Final = frozenset({425, 429, 503})
+_TOO_BUSY: Final = frozenset({425, 429})
+_SERVER_ERRORS: Final = range(500, 600)
+_BEFORE_THE_END: Final = frozenset({"connect", "send"})  # stages in which the request was not complete
+_LONGEST_WISH: Final = 60.0  # seconds; `RetryPolicy.max_retry_after` unless set otherwise
 
 
-def may_repeat_read(error: PicpikError, throttle_ret_codes: Collection[int] = ()) -> bool:
-    """Whether a read that failed with *error* is worth another try."""
+class RetryBudget:
+    """Tokens that the retries of a session take, so that an outage is not made worse by asking ever again.
+
+    A retry that is repaid by its success costs nothing in the end; with nothing but failures 35 are left.
+    """
+
+    CAPACITY: Final = 500
+    TRANSIENT_COST: Final = 14
+    THROTTLE_COST: Final = 5
+
+    def __init__(self) -> None:
+        self.tokens = self.CAPACITY
+
+    def take(self, error: PicpikError) -> int:
+        """Pay for a retry after *error*.
+
+        Returns:
+            The tokens it takes, for `refund`; 0 if there are not enough, and then there must be no retry.
+        """
+        cost = self.THROTTLE_COST if _is_throttle(error) else self.TRANSIENT_COST
+        if cost > self.tokens:
+            return 0
+        self.tokens -= cost
+        return cost
+
+    def refund(self, taken: int = 0) -> None:
+        """Note a success: give back what the retries before it took, or one token if there were none."""
+        self.tokens = min(self.CAPACITY, self.tokens + (taken or 1))
+
+
+def _is_throttle(error: PicpikError) -> bool:
+    """Whether *error*, which may be repeated, asks to slow down rather than tells of a failure."""
     if isinstance(error, HttpStatusError):
-        return error.status in TRANSIENT_STATUSES
+        return error.status in _TOO_BUSY or (error.status in _TURNED_AWAY and error.retry_after is not None)
+    return isinstance(error, ApiError)
+
+
+def may_repeat_read(
+    error: PicpikError, throttle_ret_codes: Collection[int] = (), *, max_retry_after: float = _LONGEST_WISH
+) -> bool:
+    """Whether a read that failed with *error* is worth another try.
+
+    Args:
+        error: why it failed.
+        throttle_ret_codes: `RetCode`s that only mean "slow down".
+        max_retry_after: seconds; a server that asks for more is not asked again.
+    """
+    if isinstance(error, HttpStatusError):
+        return error.status in TRANSIENT_STATUSES and (error.retry_after or 0) <= max_retry_after
     if isinstance(error, ApiError):
         return error.ret_code in throttle_ret_codes
-    return isinstance(error, (TransportError, MalformedAnswerError))
+    if isinstance(error, TransportError):
+        return error.retryable
+    return isinstance(error, MalformedAnswerError)
+
+
+def may_repeat_submit(
+    error: PicpikError,
+    throttle_ret_codes: Collection[int] = (),
+    *,
+    attempt: int = 0,
+    max_retry_after: float = _LONGEST_WISH,
+) -> bool:
+    """Whether to send a submit again that was certainly not taken; that it was not is for the caller to know.
+
+    Args:
+        error: why it was not.
+        throttle_ret_codes: `RetCode`s that only mean "slow down".
+        attempt: how many attempts have failed before this one.
+        max_retry_after: seconds; a server that asks for more is not asked again.
+    """
+    if isinstance(error, HttpStatusError):
+        return _may_pass(error.status) and (error.retry_after or 0) <= max_retry_after
+    if isinstance(error, ApiError):
+        return error.ret_code in throttle_ret_codes
+    if isinstance(error, TransportError):
+        return error.stage in _BEFORE_THE_END and (error.retries is None or attempt < error.retries)
+    return False
+
+
+def _may_pass(status: int) -> bool:
+    """Whether a request turned away with *status* may be taken later: 408, 425, 429, and most of 5xx."""
+    return status in TRANSIENT_STATUSES - {409} or (status in _SERVER_ERRORS and status not in REFUSED_STATUSES)
 
 
 def may_have_worked(error: PicpikError) -> bool:
@@ -47,7 +136,7 @@ def may_have_worked(error: PicpikError) -> bool:
     if isinstance(error, HttpStatusError):
         return error.status in TRANSIENT_STATUSES - _TURNED_AWAY
     if isinstance(error, TransportError):
-        return error.stage not in {"connect", "send"}
+        return error.stage not in _BEFORE_THE_END
     return isinstance(error, MalformedAnswerError)
 
 

@@ -35,17 +35,19 @@ USER_AGENT: Final = f"picpik_async/{version('picpik-async')}"
 
 @attrs.frozen
 class Answer:
-    """An HTTP answer, read whole.
+    """An HTTP answer.
 
     Attributes:
         status: the HTTP status.
-        body: the decoded body.
+        body: the decoded body, or what has arrived of it.
         retry_after: seconds the server asks to wait, if it does.
+        broken: why the body is not whole, without any of its text; None if it is. Reads raise instead.
     """
 
     status: int
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
     retry_after: float | None = None
+    broken: str | None = None
 
 
 @runtime_checkable

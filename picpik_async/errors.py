@@ -131,15 +131,23 @@ class TransportError(PicpikError):
 
     Attributes:
         stage: how far the exchange got: `connect`, `send`, `headers` or `body`.
+        retries: how often another try may help: 0 if the cause stays until somebody removes it, such as a certificate that
+            is not trusted, 1 if the name of the host is not known, None for no bound.
     """
 
-    def __init__(self, message: str = "", *, stage: str | None = None, **ids: Any) -> None:
+    def __init__(self, message: str = "", *, stage: str | None = None, retries: int | None = None, **ids: Any) -> None:
         super().__init__(message, **ids)
         self.stage = stage
+        self.retries = retries
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another try may help at all."""
+        return self.retries != 0
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """One HTTP exchange took longer than `Limits.request_timeout`."""
+    """One HTTP exchange took longer than the `Limits` allow; the message names the limit."""
 
 
 class AnswerError(PicpikError):

@@ -44,6 +44,7 @@ ALLOWED = {
     "_types": "_images _ranges errors",
     "_requests": "_config _images _ranges _tasks _types errors masks",
     "_wire": "_images _requests _tasks _types errors",
+    "_salvage": "_wire",
     "_body": "_images _signature errors",
     # waiting, which knows neither HTTP nor requests
     "_watched": "",
@@ -68,7 +69,19 @@ ALLOWED = {
     "testing": "_transport emulator",
     "cli": "_config _images _requests _results _session _types emulator errors masks",
 }
-PURE = ["errors", "_entries", "_settings", "_config", "_ranges", "_types", "_requests", "_wire", "_signature", "_retry"]
+PURE = [
+    "errors",
+    "_entries",
+    "_settings",
+    "_config",
+    "_ranges",
+    "_types",
+    "_requests",
+    "_wire",
+    "_salvage",
+    "_signature",
+    "_retry",
+]
 KNOWS_AIOHTTP = {"_transport", "_downloads", "emulator"}
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 40

@@ -65,7 +65,6 @@ async def test_bad_answer(script: Callable[[Exchange], None], kind: type[PicpikE
     [
         pytest.param(answering(b"", status=500), id="500"),
         pytest.param(answering(b"", status=429, headers={"Retry-After": "0"}), id="429"),
-        pytest.param(answering(b"", status=429, headers={"Retry-After": "86400"}), id="429 too long"),
         pytest.param(answering(b"", status=503, headers={"Retry-After": "soon"}), id="503 illegible"),
         pytest.param(answering({"RetCode": 77}), id="throttled"),
         pytest.param(answering(b"<html>"), id="HTML"),
@@ -81,6 +80,17 @@ async def test_retried(first: Callable[[Exchange], None]) -> None:
 
         assert 7 == balance.remaining_credits
         assert 2 == len(server.requests)
+
+
+async def test_who_asks_for_too_much_time_gets_no_other_try() -> None:
+    """A pause beyond `RetryPolicy.max_retry_after` is left to the caller, who is told how long it is."""
+    with FaultServer(answering(b"", status=429, headers={"Retry-After": "86400"})) as server:
+        async with session(server.url) as picpik:
+            with pytest.raises(HttpStatusError, match="HTTP 429; the service asks to wait 86400 s") as caught:
+                await picpik.balance()
+
+        assert 86400 == caught.value.retry_after
+        assert 1 == len(server.requests)
 
 
 async def test_hanging_query() -> None:

@@ -27,7 +27,7 @@ SAMPLES = [
     errors.ImageError("m", field="masked.image", source="room.gif", value=None, allowed="PNG"),
     errors.MaskError("m", field="masked.mask", value=(3, 4), allowed="4 x 3"),
     errors.ConfigurationError("m"),
-    errors.TransportError("m", stage="connect", request_uuid="u"),
+    errors.TransportError("m", stage="connect", retries=0, request_uuid="u"),
     errors.RequestTimeoutError("m", stage="send", request_uuid="u"),
     errors.AnswerError("m", request_uuid="u"),
     errors.MalformedAnswerError("m"),

@@ -14,9 +14,11 @@ from picpik_async import RetryPolicy
 from picpik_async._retry import (
     REFUSED_STATUSES,
     TRANSIENT_STATUSES,
+    RetryBudget,
     delay,
     may_have_worked,
     may_repeat_read,
+    may_repeat_submit,
     parse_retry_after,
 )
 from picpik_async.errors import (
@@ -30,7 +32,7 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from picpik_async.errors import PicpikError
 
@@ -41,6 +43,8 @@ NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
     ("error", "expected"),
     [
         (TransportError("m"), True),
+        (TransportError("m", retries=1), True),
+        (TransportError("m", retries=0), False),
         (RequestTimeoutError("m"), True),
         (MalformedAnswerError("m"), True),
         (ApiError("m", ret_code=7), True),
@@ -54,6 +58,85 @@ NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 def test_reads_are_repeated_after_what_may_pass(error: PicpikError, *, expected: bool) -> None:
     """No answer, an illegible one, a busy server or a throttling RetCode: another try may help; a refusal stays one."""
     assert expected == may_repeat_read(error, {7})
+
+
+@pytest.mark.parametrize("may_repeat", [may_repeat_read, may_repeat_submit])
+@pytest.mark.parametrize(("asked", "expected"), [(None, True), (0, True), (60, True), (60.1, False), (86_400, False)])
+def test_who_asks_for_much_time_is_not_asked_again(
+    may_repeat: Callable[[PicpikError], bool], asked: float | None, *, expected: bool
+) -> None:
+    """Nobody waits longer than a minute for another try."""
+    assert expected == may_repeat(HttpStatusError(status=429, retry_after=asked))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TransportError(stage="connect"), True),
+        (TransportError(stage="connect", retries=0), False),
+        (TransportError(stage="connect", retries=1), True),
+        (RequestTimeoutError(stage="connect"), True),
+        (RequestTimeoutError(stage="send"), True),
+        (TransportError(stage="send"), True),
+        (TransportError(stage="headers"), False),
+        (TransportError(stage="body"), False),
+        (TransportError(), False),
+        *[(HttpStatusError(status=status), True) for status in (408, 425, 429, 500, 502, 503, 504, 520)],
+        *[(HttpStatusError(status=status), False) for status in (200, 302, 400, 403, 407, 409, 413, 431, 501, 505)],
+        (ApiError(ret_code=7), True),
+        (ApiError(ret_code=8), False),
+        (MalformedAnswerError(), False),
+        (ConfigurationError(), False),
+        (InvalidRequestError(), False),
+    ],
+)
+def test_submits_are_repeated_only_after_what_may_pass(error: PicpikError, *, expected: bool) -> None:
+    """A submit that was not taken is sent again if its path failed or the server was busy, never if it was refused."""
+    assert expected == may_repeat_submit(error, {7})
+
+
+def test_an_unknown_name_is_looked_up_once_more() -> None:
+    """What may help once is not tried twice."""
+    error = TransportError(stage="connect", retries=1)
+
+    assert [True, False, False] == [may_repeat_submit(error, attempt=attempt) for attempt in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("error", "cost"),
+    [
+        (TransportError(), 14),
+        (MalformedAnswerError(), 14),
+        (HttpStatusError(status=500), 14),
+        (HttpStatusError(status=503), 14),
+        (HttpStatusError(status=500, retry_after=1), 14),
+        (HttpStatusError(status=503, retry_after=1), 5),
+        (HttpStatusError(status=425), 5),
+        (HttpStatusError(status=429), 5),
+        (ApiError(ret_code=7), 5),
+    ],
+)
+def test_retries_take_tokens_until_none_are_left(error: PicpikError, cost: int) -> None:
+    """Failures take 14 tokens of 500, requests to slow down take 5; then there are no more retries."""
+    budget = RetryBudget()
+
+    costs = [budget.take(error) for _ in range(101)]
+
+    assert [cost] * (500 // cost) == [taken for taken in costs if taken]
+    assert 0 == budget.take(error)
+    assert 500 % cost == budget.tokens
+
+
+def test_success_refunds_what_the_retries_took() -> None:
+    """A retried success gives back all, a plain one earns one token, and there are never more than 500."""
+    budget = RetryBudget()
+    taken = budget.take(TransportError()) + budget.take(HttpStatusError(status=429))
+    assert 500 - 19 == budget.tokens
+
+    budget.refund()
+    assert 500 - 18 == budget.tokens
+    budget.refund(taken)
+    assert 500 == budget.tokens
 
 
 def test_no_ret_code_means_slow_down_by_default() -> None:

@@ -461,7 +461,7 @@ async def test_answer_at_the_limit() -> None:
 
 def test_answer_does_not_show_its_body() -> None:
     """The repr of an answer tells its length only."""
-    assert "Answer(status=200, body=<5 bytes>, retry_after=None)" == repr(Answer(200, b"abcde"))
+    assert "Answer(status=200, body=<5 bytes>, retry_after=None, broken=None)" == repr(Answer(200, b"abcde"))
 
 
 async def test_payload_is_never_text() -> None:
