@@ -285,7 +285,7 @@ class PollPolicy:
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How reads and downloads are retried; submits are not.
+    """How reads and downloads are retried, and submits that the service certainly did not take.
 
     The pause before retry *n* is random between 0 and `min(max_delay, base_delay * 2**n)`, or what the server asks for.
 
@@ -294,12 +294,16 @@ class RetryPolicy:
         base_delay: seconds.
         max_delay: seconds.
         max_retry_after: the longest pause, in seconds, the server may ask for.
+        submit_attempts: how often a submit is tried in all, as long as the service has certainly not taken it.
+        submit_pause: seconds after which one submit is tried again, when too many had an unknown outcome.
     """
 
     attempts: int = attrs.field(default=5, validator=count(1))
     base_delay: float = attrs.field(default=0.2, validator=at_least(0))
     max_delay: float = attrs.field(default=20.0, validator=at_least(0))
     max_retry_after: float = attrs.field(default=60.0, validator=at_least(0))
+    submit_attempts: int = attrs.field(default=3, validator=count(1))
+    submit_pause: float = attrs.field(default=30.0, validator=at_least(0))
 
 
 def _default_threads() -> int:

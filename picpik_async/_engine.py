@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import random
 import uuid
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -17,18 +16,27 @@ from picpik_async import _wire
 from picpik_async._endings import closed_error
 from picpik_async._errands import Errand
 from picpik_async._poller import Poller
-from picpik_async._requests import ListTasksDetails, Query
-from picpik_async._retry import HTTP_OK, RetryBudget, delay, may_repeat_read
+from picpik_async._requests import ListTasksDetails, Query, TerminateTask
+from picpik_async._retry import HTTP_OK, RetryBudget, delay, may_have_worked, may_repeat_read
 from picpik_async._transport import AiohttpTransport
-from picpik_async.errors import ConfigurationError, HttpStatusError, PicpikError, RequestTimeoutError
+from picpik_async.errors import (
+    ApiError,
+    ConfigurationError,
+    HttpStatusError,
+    JournalError,
+    PicpikError,
+    RequestTimeoutError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from picpik_async._config import PollPolicy, RetryPolicy
+    from picpik_async._config import PollPolicy
     from picpik_async._downloads import Downloads
-    from picpik_async._submits import Submit, Workshop
+    from picpik_async._records import Records
+    from picpik_async._submits import Submit
     from picpik_async._tasks import TaskDetail
+    from picpik_async._workshop import Workshop
 
 __all__ = ["Engine"]
 
@@ -36,7 +44,9 @@ _logger = logging.getLogger("picpik_async")
 
 AnswerT = TypeVar("AnswerT")
 T = TypeVar("T")
-_DRAIN_SECONDS: Final = 4.5
+_DRAIN_SECONDS: Final = 4.0  # of the 5 that closing may take; the rest is for the journal and the connections
+_LAST_ACT_SECONDS: Final = 4.0
+_CONFIRM_PAUSES: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # seconds
 
 
 class Engine:
@@ -50,15 +60,15 @@ class Engine:
         over: nothing can be started any more.
     """
 
-    def __init__(self, workshop: Workshop, downloads: Downloads, policy: PollPolicy, retry: RetryPolicy) -> None:
+    def __init__(self, workshop: Workshop, downloads: Downloads, policy: PollPolicy, records: Records) -> None:
         self.downloads = downloads
         self.poller = Poller(self._fetch, policy, workshop.dialect)
         self._workshop = workshop
         self._policy = policy
-        self._retry = retry
-        self._rng = random.Random()  # noqa: S311 - jitter
+        self._journal = records.journal
         self.budget = RetryBudget()
         self._submits: set[Submit] = set()
+        self._last_acts: set[Errand[None]] = set()
         self._guests: set[anyio.CancelScope] = set()
         self._drained = asyncio.Event()
         self._stop = asyncio.Event()
@@ -75,6 +85,8 @@ class Engine:
         """
         await self._ready.wait()
         if self.owner.done() and not self.owner.cancelled() and (error := self.owner.exception()) is not None:
+            if isinstance(error, JournalError):
+                raise error
             msg = f"the session could not be opened, or broke down: {type(error).__name__}; see the cause"
             raise ConfigurationError(msg) from error
         if self.over:
@@ -87,6 +99,8 @@ class Engine:
     async def _own(self) -> None:
         try:
             async with contextlib.AsyncExitStack() as stack:
+                if self._journal is not None:
+                    await stack.enter_async_context(self._journal)  # entered first, so that it outlives what it records
                 transport = self._workshop.transport
                 if isinstance(transport, AiohttpTransport):
                     await stack.enter_async_context(transport)
@@ -119,7 +133,7 @@ class Engine:
         for submit in self._submits:
             submit.abort()
         with anyio.move_on_after(_DRAIN_SECONDS):
-            while self._submits:
+            while self._submits or self._last_acts:
                 self._drained.clear()
                 await self._drained.wait()
 
@@ -135,10 +149,61 @@ class Engine:
 
     async def _submit(self, submit: Submit) -> str:
         try:
-            return await submit.run(self._workshop)
+            return await submit.run(self._workshop, self._knows)
         finally:
             self._submits.discard(submit)
             self._drained.set()
+
+    async def _knows(self, task_uid: str) -> bool:
+        """Whether the service knows a task, which a new one may take a moment for."""
+        for pause in _CONFIRM_PAUSES:
+            await anyio.sleep(pause)
+            with contextlib.suppress(PicpikError):
+                rows = await self._fetch((task_uid,))
+                if any(row.task_uid == task_uid for row in rows):
+                    return True
+        return False
+
+    async def call_off(self, submit: Submit) -> None:
+        """Terminate the task of *submit*, as soon as its uid is known; waits for that, but not for long.
+
+        The work is the owner's, so that a second cancellation of the caller does not stop it.
+        """
+        errand = Errand(lambda: self._call_off(submit))
+        self._last_acts.add(errand)
+
+        async def run() -> None:
+            try:
+                await errand.run()
+            finally:
+                self._last_acts.discard(errand)
+                self._drained.set()
+
+        self._group.start_soon(run)
+        with anyio.move_on_after(_LAST_ACT_SECONDS, shield=True), contextlib.suppress(PicpikError):
+            await errand.outcome()
+
+    async def _call_off(self, submit: Submit) -> None:
+        await submit.ended.wait()
+        if submit.uid is None:
+            return
+        try:
+            with anyio.fail_after(_LAST_ACT_SECONDS):
+                await self.terminate(submit.uid)
+        except (PicpikError, TimeoutError) as error:
+            ids = {"task_uid": submit.uid, "request_uuid": submit.request_uuid}
+            _logger.warning("task %s could not be terminated: %s", submit.uid, type(error).__name__, extra=ids)
+
+    async def terminate(self, task_uid: str) -> None:
+        """Stop a remote task; see `Task.terminate`."""
+        lost: list[PicpikError] = []
+        try:
+            await self.ask(TerminateTask(task_uid=task_uid), on_retry=lost.append)
+        except ApiError:
+            if not any(map(may_have_worked, lost)):
+                raise
+            # Refused after a try whose answer was lost: that try has most likely ended the task.
+        self.poller.terminated(task_uid)
 
     async def detached(self, errand: Errand[T]) -> T:
         """Run *errand* in the owner's task group, where cancelling the caller does not reach it."""
@@ -169,13 +234,13 @@ class Engine:
             on_retry: is told of each failure after which it is asked again.
             deadline: no try begins after it, on the clock of `anyio.current_time`.
         """
-        policy, codes = self._retry, self._workshop.dialect.throttle_ret_codes
+        policy, codes = self._workshop.retry, self._workshop.dialect.throttle_ret_codes
         attempt = taken = 0
         while True:
             try:
                 answer = await self.ask_once(query)
             except PicpikError as error:
-                pause = delay(attempt, policy, self._rng, retry_after=getattr(error, "retry_after", None))
+                pause = delay(attempt, policy, self._workshop.rng, retry_after=getattr(error, "retry_after", None))
                 attempt += 1
                 is_last = attempt >= policy.attempts or anyio.current_time() + pause > deadline
                 if is_last or not may_repeat_read(error, codes, max_retry_after=policy.max_retry_after):

@@ -12,7 +12,7 @@ import anyio.to_thread
 import attrs
 
 from picpik_async import _pixels
-from picpik_async._blobs import as_file, too_large
+from picpik_async._blobs import as_file, sha256_of, too_large
 from picpik_async._config import Limits
 from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for, os_problem
 from picpik_async._streams import StreamLoader
@@ -158,6 +158,20 @@ class ImageSource:
             with _decoding(blob, image_format) as image:
                 kept = self._upright = blob, _pixels.encode_png(_pixels.turn(image, orientation))
         return kept[1]
+
+    async def fingerprint(
+        self, limiter: anyio.CapacityLimiter, limits: Limits, *, contents: bool, field: str = "image"
+    ) -> str:
+        """What tells the picture from others: the SHA-256 of its *contents* as handed over, or only its size in bytes.
+
+        Raises:
+            ImageError: as for `open`.
+        """
+        with _reporting(field, self.label):
+            blob = await self._loader.load(limiter, limits, field)
+            if not contents:
+                return str(blob.size)
+            return await anyio.to_thread.run_sync(sha256_of, blob, limiter=limiter)
 
     async def read(self) -> bytes:
         """The encoded picture, as it was handed over.

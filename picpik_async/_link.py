@@ -6,18 +6,17 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from picpik_async._errands import Errand
-from picpik_async._requests import ListTasksDetails, TerminateTask
+from picpik_async._records import note_failure
+from picpik_async._requests import ListTasksDetails
 from picpik_async._results import ResultImage, TaskResult
-from picpik_async._retry import may_have_worked
 from picpik_async._threads import in_thread
-from picpik_async.errors import ApiError, PicpikError, TaskVanishedError, legible
+from picpik_async.errors import PicpikError, TaskFailedError, TaskTerminatedError, TaskVanishedError, legible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import EllipsisType
 
     from picpik_async._config import Secret
-    from picpik_async._engine import Engine
     from picpik_async._poller import Updates
     from picpik_async._session import PicpikSession
     from picpik_async._tasks import TaskDetail
@@ -49,13 +48,24 @@ class Link:
         timeout: float | EllipsisType | None,  # noqa: ASYNC109 - the poller keeps the deadline
         *,
         since: float | None = None,
+        expires: float | None = None,
     ) -> TaskResult:
-        """See `Task.wait`; *timeout* counts from *since*, on the loop's clock, or from now."""
+        """See `Task.wait`; *timeout* counts from *since*, on the loop's clock, or from now.
+
+        The pictures are there until *expires* (Unix time), or for 24 hours from now.
+        """
         with _about(task_uid):
             seconds = self._session._seconds(timeout)
             engine = await self._session._open()
-            detail = await engine.poller.wait(task_uid, timeout=seconds, since=since)
-        images = (ResultImage(url, self, task_uid=task_uid, index=index) for index, url in enumerate(detail.image_urls))
+            try:
+                detail = await engine.poller.wait(task_uid, timeout=seconds, since=since)
+            except (TaskFailedError, TaskTerminatedError) as error:
+                await note_failure(self._session._records.journal, error)
+                raise
+        images = (
+            ResultImage(url, self, task_uid=task_uid, index=index, expires=expires)
+            for index, url in enumerate(detail.image_urls)
+        )
         return TaskResult(detail=detail, images=tuple(images))
 
     def updates_of(self, task_uid: str, timeout: float | EllipsisType | None) -> AsyncIterator[TaskDetail]:
@@ -66,13 +76,32 @@ class Link:
         """See `Task.terminate`."""
         with _about(task_uid):
             engine = await self._session._open()
-            await engine.detached(Errand(lambda: _terminate(engine, task_uid)))
+            await engine.detached(Errand(lambda: engine.terminate(task_uid)))
 
-    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
-        """See `ResultImage.read`."""
+    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
+        """See `ResultImage.read`; an address that is gone is replaced once, by the one the service gives now."""
+        where: Any = {"task_uid": task_uid, "expires": expires}
         with _about(task_uid):
             engine = await self._session._open()
-            return await engine.hosted(lambda: engine.downloads.fetch(url, task_uid=task_uid))
+            try:
+                return await engine.hosted(lambda: engine.downloads.fetch(url, **where))
+            except ResultExpiredError as error:
+                gone = error
+            fresh = await self._fresh_url(task_uid, index, gone)
+            if fresh is None or fresh.reveal() == url.reveal():
+                raise gone
+            return await engine.hosted(lambda: engine.downloads.fetch(fresh, **where))
+
+    async def _fresh_url(self, task_uid: str, index: int, gone: ResultExpiredError) -> Secret | None:
+        try:
+            detail = await self.detail_of(task_uid)
+        except TaskVanishedError:
+            return None
+        except PicpikError as error:
+            msg = f"{gone}; a fresh address could not be asked for: {error}"
+        else:
+            return Secret(detail.image_urls[index]) if index < len(detail.image_urls) else None
+        raise DownloadError(msg, url=gone.url)
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run blocking work in the session's own worker threads; works with a closed session, too."""
@@ -112,14 +141,3 @@ def _about(task_uid: str) -> Iterator[None]:
     except PicpikError as error:
         error.task_uid = error.task_uid or task_uid
         raise
-
-
-async def _terminate(engine: Engine, task_uid: str) -> None:
-    lost: list[PicpikError] = []
-    try:
-        await engine.ask(TerminateTask(task_uid=task_uid), on_retry=lost.append)
-    except ApiError:
-        if not any(map(may_have_worked, lost)):
-            raise
-        # Refused after a try whose answer was lost: that try has most likely ended the task.
-    engine.poller.terminated(task_uid)

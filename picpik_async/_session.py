@@ -1,55 +1,35 @@
-"""The session: what the user holds; it opens the engine, and checks that it is used where it belongs."""
+"""The session: what the user holds."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl as ssl_module
 import uuid
-import weakref
-from concurrent.futures import ThreadPoolExecutor
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 
-from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
-from picpik_async._downloads import Downloads
-from picpik_async._endings import closed_error
-from picpik_async._engine import Engine
+from picpik_async._entries import JobState, JournalEntry
+from picpik_async._lifecycle import Lifecycle
 from picpik_async._link import Link
 from picpik_async._poller import check_timeout
-from picpik_async._ranges import one_text
-from picpik_async._requests import (
-    GetCreditBalance,
-    Job,
-    ListModels,
-    ListRunningTasks,
-    Query,
-    TerminateTask,
-)
-from picpik_async._submits import Records, Submit, Workshop
+from picpik_async._ranges import one_text, refused
+from picpik_async._recovery import Proposal, adopt, propose
+from picpik_async._requests import GetCreditBalance, Job, ListModels, ListRunningTasks, Query, TerminateTask
+from picpik_async._submits import Submit
 from picpik_async._tasks import Task
-from picpik_async._transport import AiohttpTransport, Transport
-from picpik_async.errors import (
-    ConfigurationError,
-    InvalidRequestError,
-)
+from picpik_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from picpik_async._results import TaskResult
     from picpik_async._types import CreditBalance, Models
 
 __all__ = ["PicpikSession"]
 
 AnswerT = TypeVar("AnswerT")
-T = TypeVar("T")
-_CLOSE_SECONDS: Final = 5.0
 
 
-class PicpikSession:
+class PicpikSession(Lifecycle):
     """A connection to PICPIK: submits requests, waits for tasks, fetches pictures.
 
     Use it as `async with PicpikSession() as picpik:`, or without: it opens on first use and ends with `aclose()` or when
@@ -60,8 +40,10 @@ class PicpikSession:
         endpoint: an `Endpoint` or an address; left out it is `PICPIK_ENDPOINT`, or the international service.
         dialect: settings for what the service does not document.
         poll: how to wait for tasks.
-        retry: how to retry reads and downloads; submits are never retried.
+        retry: how to retry reads and downloads, and submits that were certainly not taken.
         limits: bounds on time, memory and concurrency.
+        journal: a file, made if need be, that keeps every submit: after a crash a rerun goes on where it was, and pays
+            for nothing twice. One process at a time; on a local disk.
         ssl: a TLS context of your own; verification cannot be switched off otherwise.
         proxy: address of an HTTP proxy.
         transport: carries API calls instead of aiohttp; it stays yours to close.
@@ -70,94 +52,50 @@ class PicpikSession:
         ConfigurationError: no keys, or an endpoint that cannot be used.
     """
 
-    def __init__(
-        self,
-        credentials: Credentials | None = None,
-        *,
-        endpoint: Endpoint | str | None = None,
-        dialect: Dialect | None = None,
-        poll: PollPolicy | None = None,
-        retry: RetryPolicy | None = None,
-        limits: Limits | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        proxy: str | None = None,
-        transport: Transport | None = None,
-    ) -> None:
-        _check_kinds(credentials=credentials, endpoint=endpoint, dialect=dialect, poll=poll, retry=retry, limits=limits)
-        _check_kinds(ssl=ssl, proxy=proxy, transport=transport)
-        self._credentials = credentials or Credentials.from_env()
-        self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint or Endpoint.from_env()
-        self._dialect = dialect or Dialect()
-        self._poll = poll or PollPolicy()
-        self._retry = retry or RetryPolicy()
-        self._limits = limits or Limits()
-        self._ssl = ssl
-        self._proxy = proxy
-        self._transport = transport
-        self._limiter = anyio.CapacityLimiter(self._limits.threads)
-        self._pid = os.getpid()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._engine: Engine | None = None
-        self._closed = False
-        self._forget: weakref.finalize[Any, PicpikSession] | None = None
-        self._records = Records()
-
-    async def __aenter__(self) -> Self:
-        await self._open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the session, within 5 seconds: submits before their commit point are aborted, others may still answer.
-
-        Remote tasks go on; `PicpikSession().task(uid)` resumes them.
-
-        Raises:
-            ConfigurationError: called from another event loop or process.
-        """
-        if not self._closed:
-            self._check_place()
-            self._closed = True
-        if self._engine is not None:
-            self._engine.stop()
-            await asyncio.wait([self._engine.owner], timeout=_CLOSE_SECONDS)
-
-    async def submit(self, request: Job, *, request_uuid: str | None = None) -> Task:
+    async def submit(self, request: Job, *, key: str | None = None, request_uuid: str | None = None) -> Task:
         """Send *request*, which costs credits, once; return as soon as its `TaskUID` is known.
+
+        With a journal, a job it knows as paid is not sent again: its task is returned. Attempts that the service has
+        certainly not taken are repeated, see `RetryPolicy.submit_attempts`; nothing else is.
 
         Args:
             request: such as `ModifyMaskedPixels`.
+            key: names the job in the journal; left out, it is a digest of the request and its pictures, so that equal
+                requests are one job.
             request_uuid: a UUID of your own for the request; the service does not use it to tell duplicates.
 
         Raises:
             InvalidRequestError: found locally, nothing was sent.
             ConfigurationError: wrong event loop, forked process or closed session; nothing was sent.
+            JournalError: the journal cannot be opened, read or written; nothing was sent.
+            SubmitPausedError: too many submits had an unknown outcome; nothing was sent.
             TransportError: the service certainly did not get the whole request.
             ApiError: the service refused: `RetCode` is not 0.
             HttpStatusError: the service refused with an HTTP status.
             SubmitOutcomeUnknownError: it may have been accepted and charged.
         """
         engine = await self._open()
-        uid = await engine.submit(self._new_submit(request, request_uuid))
+        uid = await engine.submit(self._new_submit(request, request_uuid=request_uuid, key=key))
         return Task(uid, Link(self))
 
     async def run(
         self,
         request: Job,
         *,
+        key: str | None = None,
         timeout: float | EllipsisType | None = ...,  # noqa: ASYNC109 - the poller keeps the deadline
         request_uuid: str | None = None,
+        on_cancel: Literal["detach", "terminate"] = "detach",
     ) -> TaskResult:
         """Submit *request* and wait for its result.
 
         Args:
             request: such as `ModifyMaskedPixels`.
+            key: see `submit`.
             timeout: seconds for all of it; None waits for ever, left out it is `PollPolicy.timeout`.
             request_uuid: see `submit`.
+            on_cancel: what becomes of the remote task if the caller is cancelled: it goes on, and `tasks` has it; or it
+                is terminated as soon as its uid is known, which takes up to 4 seconds. A *timeout* is no cancellation.
 
         Raises:
             RequestTimeoutError: time was up before the service had the whole request; nothing was paid.
@@ -165,14 +103,96 @@ class PicpikSession:
             PicpikError: the other kinds that `submit` and `Task.wait` name.
         """
         seconds = self._seconds(timeout)
+        if on_cancel not in {"detach", "terminate"}:
+            raise refused(field="on_cancel", value=on_cancel, allowed="'detach' or 'terminate'")
         engine = await self._open()
-        submit = self._new_submit(request, request_uuid)
         start = anyio.current_time()
-        with anyio.move_on_after(seconds):
-            await engine.submit(submit)
-        if submit.uid is None:
-            raise submit.timed_out(seconds)
-        return await Link(self).wait_for(submit.uid, seconds, since=start)
+        deadline = None if seconds is None else start + seconds
+        submit = self._new_submit(request, request_uuid=request_uuid, key=key, deadline=deadline)
+        try:
+            with anyio.move_on_after(seconds):
+                await engine.submit(submit)
+            if submit.uid is None:
+                raise submit.timed_out(seconds)
+            return await Link(self).wait_for(submit.uid, seconds, since=start)
+        except asyncio.CancelledError:
+            if on_cancel == "terminate":
+                await engine.call_off(submit)
+            raise
+
+    async def recover(self) -> tuple[JournalEntry, ...]:
+        """The jobs in the journal that are open, oldest first.
+
+        `JobState.ACK` are paid, and `task(entry.task_uid)` has their pictures; `JobState.COMMIT` may be paid, see
+        `reconcile`; `JobState.INTENT` were never sent, and are if you submit them again.
+
+        Raises:
+            ConfigurationError: the session has no journal.
+            JournalError: it cannot be opened or read.
+        """
+        journal = await self._open_journal()
+        return tuple(await journal.entries(*(state for state in JobState if state.open)))
+
+    async def reconcile(self, *, adopt: bool = False) -> tuple[Proposal, ...]:
+        """Look among the running tasks for those of jobs whose outcome is unknown.
+
+        Absence proves nothing: a quick task may have ended already.
+
+        Args:
+            adopt: take over those tasks that can only be the job's own (`Proposal.certain`).
+
+        Raises:
+            ConfigurationError: the session has no journal.
+            JournalError: it cannot be opened, read or written.
+            TransportError: no answer, repeatedly.
+            AnswerError: the service refused, or its answer is not legible.
+        """
+        journal = await self._open_journal()
+        engine = await self._open()
+        proposals = await engine.hosted(lambda: propose(engine, journal, self._dialect))
+        if adopt:
+            for proposal in proposals:
+                if proposal.certain:
+                    await self.adopt(proposal.entry.key, proposal.candidates[0].task_uid)
+        return proposals
+
+    async def adopt(self, key: str, task_uid: str) -> Task:
+        """Note in the journal that *task_uid* is the task of the job *key*, whose outcome was unknown.
+
+        Raises:
+            InvalidRequestError: there is no such job, it has a task, or the task has another job.
+            ConfigurationError: the session has no journal.
+            JournalError: it cannot be opened, read or written.
+        """
+        task = self.task(task_uid)
+        await adopt(await self._open_journal(), key, task.uid)
+        return task
+
+    async def resubmit(self, key: str, request: Job | None = None, *, accept_double_charge: bool = False) -> Task:
+        """Send a job again although it is, or may be, paid for: the only way to pay twice.
+
+        Args:
+            key: names the job in the journal.
+            request: the same request as before; may be left out for one that this session submitted, with an unknown
+                outcome.
+            accept_double_charge: must be True.
+
+        Raises:
+            InvalidRequestError: there is no such job, *request* is missing or another one, or the charge is not accepted.
+            PicpikError: the other kinds that `submit` names.
+        """
+        if accept_double_charge is not True:
+            msg = "resubmit() may pay twice for one job; say so with accept_double_charge=True"
+            raise InvalidRequestError(msg, field="accept_double_charge", value=accept_double_charge, allowed="True")
+        if await (await self._open_journal()).find(key) is None:
+            msg = f"key {key!r} is not in the journal; submit() sends new jobs"
+            raise InvalidRequestError(msg, field="key", value=key, allowed="a key that is in the journal")
+        again = self._records.doubtful.get(key) if request is None else request
+        if again is None:
+            msg = "the journal keeps no requests; pass the request of this job, too"
+            raise InvalidRequestError(msg, field="request", allowed="the same request as before")
+        engine = await self._open()
+        return Task(await engine.submit(self._new_submit(again, key=key, anew=True)), Link(self))
 
     def task(self, task_uid: str) -> Task:
         """The handle of a task, from any process; no I/O.
@@ -225,80 +245,19 @@ class PicpikSession:
         """The credits of the account; raises as `call`."""
         return await self.call(GetCreditBalance())
 
-    def _new_submit(self, request: Job, request_uuid: str | None) -> Submit:
+    def _new_submit(
+        self, request: Job, *, request_uuid: str | None = None, key: str | None = None, **options: Any
+    ) -> Submit:
         if not isinstance(request, Job):
             msg = f"{type(request).__name__} is not a job such as ModifyMaskedPixels; queries go to session.call()"
             raise InvalidRequestError(msg, field="request", allowed="a Job")
         name = str(uuid.uuid4()) if request_uuid is None else one_text(request_uuid, "request_uuid")
-        return Submit(request, name, self._records)
+        if key is not None:
+            one_text(key, "key")
+            self._require_journal()
+        return Submit(request, name, self._records, key=key, **options)
 
     def _seconds(self, timeout: float | EllipsisType | None) -> float | None:
         seconds = self._poll.timeout if isinstance(timeout, EllipsisType) else timeout
         check_timeout(seconds)
         return seconds
-
-    def _check_place(self) -> None:
-        if os.getpid() != self._pid:
-            msg = "this PicpikSession was made before a fork; make one per process, after the fork"
-            raise ConfigurationError(msg)
-        if self._closed:
-            raise closed_error()
-        if self._loop not in (None, asyncio.get_running_loop()):
-            msg = "this PicpikSession belongs to another event loop; make one per event loop, and per asyncio.run()"
-            raise ConfigurationError(msg)
-
-    async def _open(self) -> Engine:
-        self._check_place()
-        # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew.
-        if self._engine is None or self._engine.over:
-            self._loop = asyncio.get_running_loop()
-            self._engine = self._new_engine()
-            if self._forget is not None:
-                self._forget.detach()
-            self._forget = weakref.finalize(self, _stop_soon, self._loop, self._engine)
-        engine = self._engine
-        await engine.ready()
-        return engine
-
-    def _new_engine(self) -> Engine:
-        net: Any = {"ssl": self._ssl, "proxy": self._proxy}
-        workshop = Workshop(
-            credentials=self._credentials,
-            dialect=self._dialect,
-            limits=self._limits,
-            limiter=self._limiter,
-            encoders=ThreadPoolExecutor(max(1, self._limits.threads // 2), thread_name_prefix="picpik"),
-            upload_slots=anyio.Semaphore(self._limits.uploads),
-            transport=self._transport or AiohttpTransport(self._endpoint.url + self._dialect.path, self._limits, **net),
-        )
-        downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)
-        return Engine(workshop, downloads, self._poll, self._retry)
-
-
-_KINDS: Final[dict[str, Any]] = {
-    "credentials": Credentials,
-    "endpoint": Endpoint | str,
-    "dialect": Dialect,
-    "poll": PollPolicy,
-    "retry": RetryPolicy,
-    "limits": Limits,
-    "ssl": ssl_module.SSLContext,
-    "proxy": str,
-    "transport": Transport,
-}
-
-
-def _check_kinds(**options: object) -> None:
-    for name, value in options.items():
-        if value is not None and not isinstance(value, _KINDS[name]):
-            kind = getattr(_KINDS[name], "__name__", _KINDS[name])
-            msg = f"{name} is a {type(value).__name__}, but must be {kind}"
-            raise ConfigurationError(msg)
-
-
-def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
-    """End a forgotten session's owner, from whatever thread collects garbage."""
-    try:
-        loop.call_soon_threadsafe(engine.stop)
-    except RuntimeError:  # the loop is closed, and the owner will never run again
-        engine.end()

@@ -1,22 +1,30 @@
-"""One paid request: prepared, sent once, and judged by how far it got, never by the kind of exception."""
+"""One paid request: prepared, sent, and judged by how far it got, never by the kind of exception.
+
+The *commit point* is the moment the tail, which holds the signature, is handed over. The verdict on an attempt is one of
+
+- ACK: the `TaskUID` is known, if need be out of a truncated answer, confirmed by a poll;
+- NOT_TAKEN: it failed before the commit point, or the service turned it away unprocessed (429, 425): may be sent again;
+- REJECTED: the service refused: `ApiError`, `HttpStatusError`;
+- UNKNOWN: anything else after the commit point: never sent again, `SubmitOutcomeUnknownError`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import attrs
 
 from picpik_async import _wire
-from picpik_async._body import Body, lay_out
 from picpik_async._endings import closed_error
-from picpik_async._images import ImageSource, OpenImage
-from picpik_async._retry import HTTP_OK, REFUSED_STATUSES
+from picpik_async._records import Line, settled_uid
+from picpik_async._retry import HTTP_OK, REFUSED_STATUSES, delay, may_repeat_submit
+from picpik_async._salvage import salvaged_uid
 from picpik_async.errors import (
+    ApiError,
     HttpStatusError,
-    ImageError,
     MalformedAnswerError,
     PicpikError,
     RequestTimeoutError,
@@ -25,92 +33,65 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-    from concurrent.futures import ThreadPoolExecutor
-
-    from picpik_async._config import Credentials, Dialect, Limits
+    from picpik_async._entries import JournalEntry
+    from picpik_async._images import ImageSource, OpenImage
+    from picpik_async._records import Records
     from picpik_async._requests import Job
-    from picpik_async._transport import Answer, BeforeTail, Transport
+    from picpik_async._transport import Answer
+    from picpik_async._workshop import Workshop
 
-__all__ = ["Records", "Submit", "Workshop", "open_images"]
+__all__ = ["Confirm", "Submit"]
+
+Confirm = Callable[[str], Awaitable[bool]]
 
 _logger = logging.getLogger("picpik_async")
 
 
-@attrs.frozen(kw_only=True)
-class Workshop:
-    """What every request of a session is made with.
-
-    Attributes:
-        credentials: signs.
-        dialect: the settings for what is undocumented.
-        limits: bounds.
-        limiter: bounds the worker threads that open pictures.
-        encoders: the worker threads that encode and hash.
-        upload_slots: bounds how many requests are sent at once.
-        transport: sends.
-    """
-
-    credentials: Credentials
-    dialect: Dialect
-    limits: Limits
-    limiter: anyio.CapacityLimiter
-    encoders: ThreadPoolExecutor
-    upload_slots: anyio.Semaphore
-    transport: Transport
-
-    async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
-        """`Transport.send`, where a cancellation that nobody asked for is a failure like any other.
-
-        Raises:
-            PicpikError: as in `Transport.send`.
-        """
-        try:
-            return await self.transport.send(body, before_tail=before_tail)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-        msg = "send: the exchange was cancelled from within"
-        raise TransportError(msg, stage="send")
-
-    def body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage]) -> Body:
-        """A new body for one attempt to send *parameters*."""
-        layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
-        return Body(layout, self.credentials.private_key, slice_size=self.limits.slice_size, executor=self.encoders)
-
-
-@attrs.frozen
-class Records:
-    """What became of the submits of a session, those included whose caller was cancelled.
-
-    Attributes:
-        tasks: `TaskUID`s, in the order they became known.
-        unknown: reasons by `request_uuid`, of submits that may have been accepted and charged.
-    """
-
-    tasks: dict[str, None] = attrs.field(factory=dict)
-    unknown: dict[str, str] = attrs.field(factory=dict)
-
-
 class Submit:
-    """A submit under way. The *commit point* is the moment the tail is handed over.
+    """A submit under way.
+
+    Args:
+        request: what to send.
+        request_uuid: one per logical submit, the same in every attempt.
+        records: of the session.
+        key: names the job in the journal.
+        anew: pay again, whatever the journal says.
+        deadline: no attempt starts after this time, on the loop's clock.
 
     Attributes:
-        request_uuid: one per logical submit.
-        committed: whether the service may have the whole request; from then on nothing is ever resent.
+        request_uuid: see above.
+        committed: whether the service may have the whole request; from then on it is not resent.
         uid: the `TaskUID`, once it is known.
+        ended: set when nothing more happens.
     """
 
-    def __init__(self, request: Job, request_uuid: str, records: Records) -> None:
+    def __init__(
+        self,
+        request: Job,
+        request_uuid: str,
+        records: Records,
+        *,
+        key: str | None = None,
+        anew: bool = False,
+        deadline: float | None = None,
+    ) -> None:
         self.request_uuid = request_uuid
         self.committed = False
         self.uid: str | None = None
+        self.ended = anyio.Event()
         self._error: PicpikError | None = None
         self._request = request
         self._records = records
+        self._line = Line(records, key, anew=anew)
+        self._deadline = deadline
+        self._probe = False
         self._aborted = False
         self._scope = anyio.CancelScope()
+
+    @property
+    def entry(self) -> JournalEntry | None:
+        """The job in the journal, if there is one."""
+        return self._line.entry
 
     def abort(self) -> None:
         """Stop, unless it is too late: what may be paid for is followed to its answer."""
@@ -118,11 +99,17 @@ class Submit:
             self._aborted = True
             self._scope.cancel()
 
-    async def run(self, shop: Workshop) -> str:
+    async def run(self, shop: Workshop, confirm: Confirm) -> str:
         """Send the request and return its `TaskUID`.
+
+        Args:
+            shop: makes and sends the body.
+            confirm: asks the service whether it knows a task.
 
         Raises:
             InvalidRequestError: found locally, nothing was sent.
+            JournalError: the journal cannot be read or written; nothing was sent.
+            SubmitPausedError: too many outcomes are unknown; nothing was sent.
             TransportError: the service certainly did not get the whole request.
             ApiError: `RetCode` is not 0.
             HttpStatusError: the request was refused.
@@ -131,19 +118,29 @@ class Submit:
         start = anyio.current_time()
         try:
             with self._scope:
-                self.uid = await self._run(shop)
+                self.uid = await self._run(shop, confirm)
                 self._records.tasks[self.uid] = None
                 self._records.unknown.pop(self.request_uuid, None)
                 self._log("submitted", start, task_uid=self.uid)
                 return self.uid
         except PicpikError as error:
-            error.request_uuid = self.request_uuid
-            self._error = error
-            if not isinstance(error, SubmitOutcomeUnknownError):
-                self._records.unknown.pop(self.request_uuid, None)
+            self._note(error)
             self._log(type(error).__name__, start, stage=getattr(error, "stage", None))
             raise
+        finally:
+            if not self.committed:
+                self._line.retract()
+            self._line.release()
+            self.ended.set()
         raise self._aborted_error()
+
+    def _note(self, error: PicpikError) -> None:
+        error.request_uuid = error.request_uuid or self.request_uuid
+        self._error = error
+        if not isinstance(error, SubmitOutcomeUnknownError):
+            self._records.unknown.pop(self.request_uuid, None)
+        if self.committed and isinstance(error, (ApiError, HttpStatusError)):
+            self._line.refused(error)
 
     def _log(self, what: str, start: float, **fields: str | None) -> None:
         facts = {"action": self._request.action, "request_uuid": self.request_uuid, **fields}
@@ -164,17 +161,64 @@ class Submit:
         elif isinstance(error, SubmitOutcomeUnknownError):
             _logger.warning("nobody waits any more for this: %s", error, extra=ids)
 
-    async def _run(self, shop: Workshop) -> str:
+    async def _run(self, shop: Workshop, confirm: Confirm) -> str:
         self._request.check()
-        images = await open_images(self._request.images(), shop)
-        request = self._request.settled(images, shop.dialect)
+        earlier = await self._line.claim(self._request, self.request_uuid, shop)
+        if earlier is not None and (uid := settled_uid(earlier, shop.dialect)) is not None:
+            return uid
+        if self._line.entry is not None:
+            self.request_uuid = self._line.entry.request_uuid
+        shop.breaker.check()
+        images = await shop.open_images(self._request.images())
+        request = self._line.intend(self._request.settled(images, shop.dialect))
         parameters = _wire.parameters(
             request, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=self.request_uuid
         )
+        for attempt in range(shop.retry.submit_attempts - 1):
+            try:
+                return await self._attempt(shop, parameters, images, confirm)
+            except PicpikError as error:
+                pause = self._pause(error, attempt, shop)
+                if pause is None:
+                    raise
+            self.committed = False
+            self._line.retract()
+            await anyio.sleep(pause)
+        return await self._attempt(shop, parameters, images, confirm)
+
+    def _pause(self, error: PicpikError, attempt: int, shop: Workshop) -> float | None:
+        """Seconds until the next attempt, or None if there is to be none."""
+        if self._aborted or not may_repeat_submit(error, shop.dialect.throttle_ret_codes):
+            return None
+        retry_after = getattr(error, "retry_after", None)
+        pause = delay(attempt, shop.retry, shop.rng, retry_after=retry_after)
+        in_time = self._deadline is None or anyio.current_time() + pause <= self._deadline
+        return pause if in_time and shop.budget.take(error) else None
+
+    async def _attempt(
+        self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
+    ) -> str:
+        unknown = True
+        try:
+            uid = await self._exchange(shop, parameters, images, confirm)
+            unknown = False
+        except PicpikError as error:
+            unknown = isinstance(error, SubmitOutcomeUnknownError)
+            raise
+        finally:
+            if self.committed:
+                shop.breaker.record(unknown=unknown, probe=self._probe)
+        shop.budget.refund()
+        self._line.acknowledged(uid)
+        return uid
+
+    async def _exchange(
+        self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
+    ) -> str:
         body = await asyncio.get_running_loop().run_in_executor(shop.encoders, shop.body, parameters, images)
         try:
             async with shop.upload_slots:
-                answer = await shop.send(body, before_tail=self._commit)
+                answer = await shop.send(body, before_tail=lambda: self._commit(shop))
         except Exception as error:
             if not self.committed:
                 raise
@@ -182,6 +226,8 @@ class Submit:
             reason = str(error) if isinstance(error, PicpikError) else type(error).__name__
             raise self._unknown(reason, stage=stage) from None
         try:
+            if self.committed and answer.broken is not None and answer.status in HTTP_OK:
+                return await self._salvage(answer, confirm)
             return self._judge(answer)
         except (AttributeError, TypeError) as error:  # no `Answer`, from a transport of somebody's own
             reason = f"the transport gave no Answer: {type(error).__name__}"
@@ -197,10 +243,13 @@ class Submit:
         msg = f"not submitted within the timeout of {seconds:g} s, nothing was paid; allow more time"
         return RequestTimeoutError(msg, stage="send", request_uuid=self.request_uuid)
 
-    async def _commit(self) -> None:
+    async def _commit(self, shop: Workshop) -> None:
         """Runs when all but the tail has left; the mark is set before the tail goes, never after."""
         if self._aborted:
             raise self._aborted_error()
+        shop.breaker.check()
+        await self._line.commit()
+        self._probe = shop.breaker.commit()
         self.committed = True
 
     def _aborted_error(self) -> TransportError:
@@ -227,46 +276,21 @@ class Submit:
         except MalformedAnswerError as error:
             raise self._unknown(str(error), task_uid=error.task_uid) from None
 
+    async def _salvage(self, answer: Answer, confirm: Confirm) -> str:
+        """The `TaskUID` out of an answer that broke off, if it can be read and the service knows it."""
+        uid = salvaged_uid(answer.body)
+        if uid is not None and await confirm(uid):
+            return uid
+        reason = f"the answer broke off: {answer.broken}"
+        raise self._unknown(reason, stage="body", task_uid=uid)
+
     def _unknown(self, reason: str, *, stage: str = "answer", task_uid: str | None = None) -> SubmitOutcomeUnknownError:
         self._records.unknown[self.request_uuid] = reason
+        self._line.unknown(reason, task_uid)
         msg = (
             f"the submit {self.request_uuid} may have been accepted and charged ({reason}); it is not sent again."
             " Look at running_tasks() and balance() before you submit it anew"
         )
         return SubmitOutcomeUnknownError(
-            msg, stage=stage, reason=reason, request_uuid=self.request_uuid, task_uid=task_uid
+            msg, stage=stage, reason=reason, key=self._line.key, request_uuid=self.request_uuid, task_uid=task_uid
         )
-
-
-async def open_images(sources: dict[str, ImageSource], shop: Workshop) -> dict[ImageSource, OpenImage]:
-    """Open all images of a request concurrently, equal ones once.
-
-    Args:
-        sources: images by the dotted name of their parameter, for messages.
-        shop: limits and dialect.
-
-    Raises:
-        ImageError: one of them cannot be used; the first in order of the parameters.
-    """
-    opened: dict[Hashable, OpenImage | PicpikError] = {}
-
-    async def run(field: str, source: ImageSource) -> None:
-        try:
-            opened[source.key] = await source.open(
-                shop.limiter, shop.limits, upright=not shop.dialect.server_applies_exif, field=field
-            )
-        except PicpikError as error:
-            opened[source.key] = error
-
-    distinct = {source.key: (field, source) for field, source in reversed(sources.items())}
-    async with anyio.create_task_group() as group:
-        for field, source in distinct.values():
-            group.start_soon(run, field, source)
-    for field, source in sources.items():
-        found = opened.get(source.key)
-        if found is None:  # somebody cancelled its task, and not this one
-            msg = f"{field}: {source.label}: opening it was cancelled; nothing was submitted"
-            raise ImageError(msg, field=field, source=source.label)
-        if isinstance(found, PicpikError):
-            raise found
-    return {source: found for source in sources.values() if isinstance(found := opened[source.key], OpenImage)}

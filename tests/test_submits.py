@@ -337,7 +337,7 @@ async def test_answer_in_the_moment_of_the_timeout(reply: dict[str, Any]) -> Non
     """If answer and timeout come together, the answer is what counts, and nothing is left unknown."""
     async with PicpikSession(CREDENTIALS, transport=FakeTransport(lambda _request: reply)) as picpik:
         engine = await picpik._open()
-        submit = picpik._new_submit(job(), UUID)
+        submit = picpik._new_submit(job(), request_uuid=UUID)
         with contextlib.suppress(ApiError):
             await engine.submit(submit)
 

@@ -58,6 +58,10 @@ class Job(Request):
         """
         raise NotImplementedError
 
+    def seeded(self, seed: int) -> Self:
+        """The request with *seed*, if it has one that the service would draw at random; it can be told by it then."""
+        raise NotImplementedError
+
     def images(self) -> dict[str, ImageSource]:
         """All images by the dotted name of their parameter, in order, also those within maps and lists.
 

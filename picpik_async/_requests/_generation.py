@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from picpik_async._images import OpenImage
     from picpik_async._inputs import ImageInput
 
-__all__ = ["GenerationJob", "ModifyMaskedPixels"]
+__all__ = ["MAX_SEED", "GenerationJob", "ModifyMaskedPixels"]
+
+RANDOM_SEED: Final = -1
+MAX_SEED: Final = 2**31 - 1
 
 
 def _to_model(value: Model | str | None) -> Model | None:
@@ -82,7 +85,7 @@ class GenerationJob(Job):
     positive_prompts: tuple[str, ...] | None = attrs.field(default=None, converter=_to_positive)
     negative_prompts: tuple[str, ...] | None = attrs.field(default=None, converter=_to_negative)
     translate_prompts: bool | None = flag()
-    seed: int | None = integer(-1, 2**31 - 1)
+    seed: int | None = integer(RANDOM_SEED, MAX_SEED)
     width: int | None = integer(DOCUMENTED_MIN_SIDE, DOCUMENTED_MAX_SIDE)
     height: int | None = integer(DOCUMENTED_MIN_SIDE, DOCUMENTED_MAX_SIDE)
     batch_size: int | None = integer(1, 16)
@@ -133,6 +136,10 @@ class GenerationJob(Job):
             InvalidRequestError: the seed is out of range.
         """
         return attrs.evolve(self, seed=seed)
+
+    def seeded(self, seed: int) -> Self:
+        """See `Job.seeded`."""
+        return self if self.seed not in {None, RANDOM_SEED} else attrs.evolve(self, seed=seed)
 
     def with_batch(self, batch_size: int) -> Self:
         """The same request for this many pictures, 1 to 16.

@@ -1,0 +1,76 @@
+"""Stops submits when their outcomes stay unknown, lest an outage spend the account."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from picpik_async.errors import SubmitPausedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SpendBreaker"]
+
+_IN_A_ROW: Final = 3
+_WINDOW: Final = 200
+_SHARE: Final = 0.05
+
+
+class SpendBreaker:
+    """A circuit breaker on unknown outcomes: 3 in a row, or more than 5 % of the last 200 submits, open it.
+
+    After a pause it is half-open: one submit is let through, whose outcome closes or reopens it.
+
+    Args:
+        pause: seconds.
+        clock: the time in seconds.
+    """
+
+    def __init__(self, pause: float, clock: Callable[[], float]) -> None:
+        self._pause = pause
+        self._clock = clock
+        self._in_a_row = 0
+        self._window: deque[bool] = deque(maxlen=_WINDOW)
+        self._opened: float | None = None
+        self._probing = False
+
+    def check(self) -> None:
+        """Let a submit start.
+
+        Raises:
+            SubmitPausedError: not now.
+        """
+        if self._opened is None:
+            return
+        left = self._opened + self._pause - self._clock()
+        if self._probing or left > 0:
+            when = f"in {left:.0f} s one submit is tried" if left > 0 else "one submit is being tried"
+            msg = (
+                f"submits are paused, and this one was not sent: {self._in_a_row} in a row, {sum(self._window)} of the last"
+                f" {len(self._window)}, had an unknown outcome, and each of them may be charged; {when}; polls and downloads"
+                " go on"
+            )
+            raise SubmitPausedError(msg)
+
+    def commit(self) -> bool:
+        """Let a submit pass its commit point; returns whether it is the one that is tried while half-open.
+
+        Raises:
+            SubmitPausedError: not now.
+        """
+        self.check()
+        self._probing = self._opened is not None
+        return self._probing
+
+    def record(self, *, unknown: bool, probe: bool) -> None:
+        """Note the outcome of a submit that passed; *probe* is what `commit` returned."""
+        self._window.append(unknown)
+        self._in_a_row = self._in_a_row + 1 if unknown else 0
+        if probe:
+            self._probing = False
+            self._opened = None
+            if not unknown:
+                self._window.clear()
+        if unknown and (probe or self._in_a_row >= _IN_A_ROW or sum(self._window) > _SHARE * _WINDOW):
+            self._opened = self._clock()

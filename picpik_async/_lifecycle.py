@@ -1,0 +1,186 @@
+"""How a session opens and closes: what it is made of, on which loop, and in which process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import random
+import ssl as ssl_module
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import anyio
+
+from picpik_async._breaker import SpendBreaker
+from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
+from picpik_async._downloads import Downloads
+from picpik_async._endings import closed_error
+from picpik_async._engine import Engine
+from picpik_async._records import Records
+from picpik_async._retry import RetryBudget
+from picpik_async._transport import AiohttpTransport, Transport
+from picpik_async._workshop import Workshop
+from picpik_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from picpik_async._journal import Journal
+
+__all__ = ["Lifecycle"]
+
+_CLOSE_SECONDS: Final = 5.0
+
+
+class Lifecycle:
+    """The part of a session that is not about requests; see `PicpikSession` for the arguments."""
+
+    def __init__(
+        self,
+        credentials: Credentials | None = None,
+        *,
+        endpoint: Endpoint | str | None = None,
+        dialect: Dialect | None = None,
+        poll: PollPolicy | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        _check_kinds(credentials=credentials, endpoint=endpoint, dialect=dialect, poll=poll, retry=retry, limits=limits)
+        _check_kinds(journal=journal, ssl=ssl, proxy=proxy, transport=transport)
+        self._credentials = credentials or Credentials.from_env()
+        self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint or Endpoint.from_env()
+        self._dialect = dialect or Dialect()
+        self._poll = poll or PollPolicy()
+        self._retry = retry or RetryPolicy()
+        self._limits = limits or Limits()
+        self._new_journal = None if journal is None else _journals_at(journal)
+        self._ssl = ssl
+        self._proxy = proxy
+        self._transport = transport
+        self._limiter = anyio.CapacityLimiter(self._limits.threads)
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+        self._closed = False
+        self._forget: weakref.finalize[Any, Lifecycle] | None = None
+        self._records = Records()
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the session, within 5 seconds: submits before their commit point are aborted, others may still answer.
+
+        Remote tasks go on; `PicpikSession().task(uid)` resumes them.
+
+        Raises:
+            ConfigurationError: called from another event loop or process.
+        """
+        if not self._closed:
+            self._check_place()
+            self._closed = True
+        if self._engine is not None:
+            self._engine.stop()
+            await asyncio.wait([self._engine.owner], timeout=_CLOSE_SECONDS)
+
+    def _require_journal(self) -> None:
+        if self._new_journal is None:
+            msg = "the session has no journal; make it with PicpikSession(journal='jobs.sqlite')"
+            raise ConfigurationError(msg)
+
+    async def _open_journal(self) -> Journal:
+        self._require_journal()
+        await self._open()
+        assert self._records.journal is not None  # noqa: S101 - the engine is open, and there is a path
+        return self._records.journal
+
+    def _check_place(self) -> None:
+        if os.getpid() != self._pid:
+            msg = "this PicpikSession was made before a fork; make one per process, after the fork"
+            raise ConfigurationError(msg)
+        if self._closed:
+            raise closed_error()
+        if self._loop not in (None, asyncio.get_running_loop()):
+            msg = "this PicpikSession belongs to another event loop; make one per event loop, and per asyncio.run()"
+            raise ConfigurationError(msg)
+
+    async def _open(self) -> Engine:
+        self._check_place()
+        # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew.
+        if self._engine is None or self._engine.over:
+            self._loop = asyncio.get_running_loop()
+            self._engine = self._new_engine()
+            if self._forget is not None:
+                self._forget.detach()
+            self._forget = weakref.finalize(self, _stop_soon, self._loop, self._engine)
+        engine = self._engine
+        await engine.ready()
+        return engine
+
+    def _new_engine(self) -> Engine:
+        net: Any = {"ssl": self._ssl, "proxy": self._proxy}
+        self._records.journal = None if self._new_journal is None else self._new_journal()
+        workshop = Workshop(
+            credentials=self._credentials,
+            dialect=self._dialect,
+            limits=self._limits,
+            limiter=self._limiter,
+            encoders=ThreadPoolExecutor(max(1, self._limits.threads // 2), thread_name_prefix="picpik"),
+            upload_slots=anyio.Semaphore(self._limits.uploads),
+            transport=self._transport or AiohttpTransport(self._endpoint.url + self._dialect.path, self._limits, **net),
+            retry=self._retry,
+            rng=random.Random(),  # noqa: S311 - jitter
+            budget=RetryBudget(),
+            breaker=SpendBreaker(self._retry.submit_pause, anyio.current_time),
+        )
+        downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)
+        return Engine(workshop, downloads, self._poll, self._records)
+
+
+def _journals_at(path: str | os.PathLike[str]) -> Callable[[], Journal]:
+    from picpik_async._journal import Journal  # noqa: PLC0415 - few need it, and SQLite takes a while to import
+
+    return functools.partial(Journal, path)
+
+
+_KINDS: Final[dict[str, Any]] = {
+    "credentials": Credentials,
+    "endpoint": Endpoint | str,
+    "dialect": Dialect,
+    "poll": PollPolicy,
+    "retry": RetryPolicy,
+    "limits": Limits,
+    "journal": str | os.PathLike,
+    "ssl": ssl_module.SSLContext,
+    "proxy": str,
+    "transport": Transport,
+}
+
+
+def _check_kinds(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None and not isinstance(value, _KINDS[name]):
+            kind = getattr(_KINDS[name], "__name__", _KINDS[name])
+            msg = f"{name} is a {type(value).__name__}, but must be {kind}"
+            raise ConfigurationError(msg)
+
+
+def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+    """End a forgotten session's owner, from whatever thread collects garbage."""
+    try:
+        loop.call_soon_threadsafe(engine.stop)
+    except RuntimeError:  # the loop is closed, and the owner will never run again
+        engine.end()

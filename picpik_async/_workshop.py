@@ -1,0 +1,132 @@
+"""What the requests of a session are made with: keys, limits, worker threads, transport."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import attrs
+
+from picpik_async._body import Body, lay_out
+from picpik_async.errors import ImageError, PicpikError, TransportError
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Hashable
+    from concurrent.futures import ThreadPoolExecutor
+
+    from picpik_async._breaker import SpendBreaker
+    from picpik_async._config import Credentials, Dialect, Limits, RetryPolicy
+    from picpik_async._images import ImageSource, OpenImage
+    from picpik_async._retry import RetryBudget
+    from picpik_async._transport import Answer, BeforeTail, Transport
+
+__all__ = ["Workshop"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Workshop:
+    """What every request of a session is made with.
+
+    Attributes:
+        credentials: signs.
+        dialect: the settings for what is undocumented.
+        limits: bounds.
+        limiter: bounds the worker threads that open pictures.
+        encoders: the worker threads that encode and hash.
+        upload_slots: bounds how many requests are sent at once.
+        transport: sends.
+        retry: how often and when to try again.
+        rng: source of jitter.
+        budget: bounds the retries of the session.
+        breaker: stops submits when their outcomes stay unknown.
+    """
+
+    credentials: Credentials
+    dialect: Dialect
+    limits: Limits
+    limiter: anyio.CapacityLimiter
+    encoders: ThreadPoolExecutor
+    upload_slots: anyio.Semaphore
+    transport: Transport
+    retry: RetryPolicy
+    rng: random.Random
+    budget: RetryBudget
+    breaker: SpendBreaker
+
+    async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
+        """`Transport.send`, where a cancellation that nobody asked for is a failure like any other.
+
+        Raises:
+            PicpikError: as in `Transport.send`.
+        """
+        try:
+            return await self.transport.send(body, before_tail=before_tail)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        msg = "send: the exchange was cancelled from within"
+        raise TransportError(msg, stage="send")
+
+    def body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage]) -> Body:
+        """A new body for one attempt to send *parameters*."""
+        layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
+        return Body(layout, self.credentials.private_key, slice_size=self.limits.slice_size, executor=self.encoders)
+
+    async def open_images(self, sources: dict[str, ImageSource]) -> dict[ImageSource, OpenImage]:
+        """Open all images of a request concurrently, equal ones once.
+
+        Args:
+            sources: images by the dotted name of their parameter, for messages.
+
+        Raises:
+            ImageError: one of them cannot be used; the first in order of the parameters.
+        """
+        upright = not self.dialect.server_applies_exif
+
+        async def open_image(field: str, source: ImageSource) -> OpenImage:
+            return await source.open(self.limiter, self.limits, upright=upright, field=field)
+
+        return await _each(sources, open_image)
+
+    async def fingerprints(self, sources: dict[str, ImageSource], *, contents: bool) -> dict[ImageSource, str]:
+        """What tells the images of a request from others: a SHA-256 of their *contents*, or only their size.
+
+        Raises:
+            ImageError: one of them cannot be read; the first in order of the parameters.
+        """
+
+        async def fingerprint(field: str, source: ImageSource) -> str:
+            return await source.fingerprint(self.limiter, self.limits, contents=contents, field=field)
+
+        return await _each(sources, fingerprint)
+
+
+async def _each(
+    sources: dict[str, ImageSource], work: Callable[[str, ImageSource], Awaitable[T]]
+) -> dict[ImageSource, T]:
+    """Do *work* on all images concurrently, on equal ones once."""
+    done: dict[Hashable, T] = {}
+    errors: dict[Hashable, PicpikError] = {}
+
+    async def run(field: str, source: ImageSource) -> None:
+        try:
+            done[source.key] = await work(field, source)
+        except PicpikError as error:
+            errors[source.key] = error
+
+    distinct = {source.key: (field, source) for field, source in reversed(sources.items())}
+    async with anyio.create_task_group() as group:
+        for field, source in distinct.values():
+            group.start_soon(run, field, source)
+    for field, source in sources.items():
+        if source.key in errors:
+            raise errors[source.key]
+        if source.key not in done:  # somebody cancelled its task, and not this one
+            msg = f"{field}: {source.label}: opening it was cancelled; nothing was submitted"
+            raise ImageError(msg, field=field, source=source.label)
+    return {source: done[source.key] for source in sources.values()}
