@@ -13,6 +13,7 @@ import logging
 
 from picpik_async import errors, masks
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
+from picpik_async._entries import JobState, JournalEntry
 from picpik_async._images import ImageSource
 from picpik_async._inputs import ImageInput
 from picpik_async._requests import (
@@ -39,6 +40,8 @@ __all__ = [
     "ImageInput",
     "ImageSource",
     "InferenceParams",
+    "JobState",
+    "JournalEntry",
     "Limits",
     "ListModels",
     "ListRunningTasks",

@@ -18,6 +18,8 @@ from picpik_async import (
     Image2Image,
     ImageSource,
     InferenceParams,
+    JobState,
+    JournalEntry,
     Limits,
     ListModels,
     ListRunningTasks,
@@ -209,6 +211,15 @@ async def configured() -> PicpikSession:
         retry=RetryPolicy(attempts=3),
         limits=Limits(uploads=8, threads=2),
     )
+
+
+def journalled(entry: JournalEntry) -> None:
+    """What the journal tells of a job."""
+    assert_type(entry.state, JobState)
+    assert_type(entry.state.open, bool)
+    assert_type(entry.files, tuple[Path, ...])
+    assert_type(entry.task_uid, str | None)
+    assert_type(entry.moved(JobState.DONE, files=(Path("a.png"),)), JournalEntry)
 
 
 async def mistakes(picpik: PicpikSession) -> None:

@@ -1,0 +1,203 @@
+"""The journal's file: its tables and statements, for the one thread that has it open."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from picpik_async._entries import JobState, JournalEntry
+from picpik_async._journal_guard import Lock, create_private, refuse_network
+from picpik_async.errors import JournalError, legible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["APPLICATION_ID", "VERSION", "JournalFile"]
+
+APPLICATION_ID: Final = int.from_bytes(b"PPKJ", "big")
+VERSION: Final = 1
+_STRICT: Final = "STRICT" if sqlite3.sqlite_version_info >= (3, 37) else ""
+_SCHEMA: Final = (
+    f"""
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        digest TEXT NOT NULL,
+        request_uuid TEXT NOT NULL,
+        action TEXT NOT NULL,
+        changed REAL NOT NULL,
+        seed INTEGER,
+        auto_seed INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        task_uid TEXT,
+        acknowledged REAL,
+        files TEXT NOT NULL,
+        error TEXT,
+        reason TEXT,
+        ret_code INTEGER,
+        resubmits INTEGER NOT NULL
+    ) {_STRICT}
+    """,
+    "CREATE INDEX jobs_by_task ON jobs (task_uid) WHERE task_uid IS NOT NULL",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {VERSION}",
+)
+_NAMES: Final = tuple(field.name for field in attrs.fields(JournalEntry))
+_COLUMNS: Final = ", ".join(_NAMES)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM jobs"  # noqa: S608 - of our own names
+_UPSERT: Final = (
+    f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))}) ON CONFLICT (key) DO UPDATE SET "  # noqa: S608
+    + ", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "key")
+)
+_BUSY_SECONDS: Final = 1.0  # a reader of another program may hold it for a moment
+
+
+class JournalFile:
+    """A journal, open for one thread; all errors of SQLite leave it as they are, unless it says otherwise.
+
+    Args:
+        path: the file.
+        connect: opens an SQLite database, with the arguments of `sqlite3.connect`.
+
+    Raises:
+        JournalError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, connect: Callable[..., sqlite3.Connection]) -> None:
+        with contextlib.ExitStack() as stack, _refused(path):
+            path = _place(path)
+            stack.callback(Lock(path).release)
+            create_private(path)
+            self._connection = connect(str(path), isolation_level=None, timeout=_BUSY_SECONDS)
+            stack.callback(self._connection.close)
+            self._check(path)
+            self._set_up(path)
+            self._release = stack.pop_all().close
+
+    def _check(self, path: Path) -> None:
+        application, version = self._pragma("application_id"), self._pragma("user_version")
+        if application == APPLICATION_ID and version > VERSION:
+            msg = f"journal {legible(path)} was written by a newer version of picpik_async; update picpik_async"
+            raise JournalError(msg, path=str(path))
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and (tables or application):
+            raise _foreign(path)
+
+    def _set_up(self, path: Path) -> None:
+        os.chmod(path, 0o600)  # noqa: PTH101 - also one that was copied; the files SQLite makes beside it take its mode
+        if self._pragma("journal_mode = WAL") != "wal":
+            msg = f"journal {legible(path)}: SQLite's WAL mode does not work there; give a path on a local disk"
+            raise JournalError(msg, path=str(path))
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA wal_autocheckpoint = 1000")  # pages: about 4 MB between two checkpoints
+        if self._pragma("user_version") != VERSION:
+            self.begin()
+            for statement in _SCHEMA:
+                self._connection.execute(statement)
+            self.commit()
+
+    def _pragma(self, words: str) -> Any:
+        (value,) = self._connection.execute(f"PRAGMA {words}").fetchone()
+        return value
+
+    @property
+    def writing(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection.in_transaction
+
+    def begin(self) -> None:
+        """Open a transaction."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def put(self, entry: JournalEntry) -> None:
+        """Write a whole row, in the place of one with the same key."""
+        self._connection.execute(_UPSERT, _row(entry))
+
+    def commit(self) -> None:
+        """End the transaction; when this returns, it is on disk."""
+        self._connection.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo the transaction, if SQLite has not done so by itself."""
+        if self.writing:
+            self._connection.execute("ROLLBACK")
+
+    def find(self, key: str) -> JournalEntry | None:
+        """The job of that key."""
+        return next(self._read("WHERE key = ?", key), None)
+
+    def find_task(self, task_uid: str) -> JournalEntry | None:
+        """The latest job with that `TaskUID`."""
+        return next(self._read("WHERE task_uid = ? ORDER BY number DESC LIMIT 1", task_uid), None)
+
+    def entries(self, states: tuple[JobState, ...]) -> list[JournalEntry]:
+        """The jobs in these states, or all, in the order they came."""
+        words = [state.value for state in states or JobState]
+        return list(self._read(f"WHERE state IN ({', '.join('?' * len(words))}) ORDER BY number", *words))
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs there are in each state."""
+        found = dict(self._connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+        return {state: found.get(state.value, 0) for state in JobState}
+
+    def _read(self, words: str, *values: str) -> Iterator[JournalEntry]:
+        return map(_entry, self._connection.execute(f"{_SELECT} {words}", values))
+
+    def close(self) -> None:
+        """Leave the file to others."""
+        self._release()
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Errors on the way to an open journal, in words that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        msg = (
+            f"journal {legible(path)} cannot be opened ({error.strerror}); give a path in a folder that can be written"
+        )
+        raise JournalError(msg, path=str(path)) from None
+    except sqlite3.OperationalError as error:
+        msg = f"journal {legible(path)} cannot be opened ({legible(error)}); make sure that the disk has room and works"
+        raise JournalError(msg, path=str(path)) from None
+    except sqlite3.DatabaseError:
+        raise _foreign(path) from None
+
+
+def _place(path: Path) -> Path:
+    """Where the file really is: a lock beside one of two names would keep nobody out."""
+    path = path.resolve()
+    if not path.parent.is_dir():
+        msg = f"journal {legible(path)}: there is no folder {legible(path.parent)}; create it"
+        raise JournalError(msg, path=str(path))
+    refuse_network(path, os.fsdecode(Path("/proc/self/mountinfo").read_bytes()))
+    return path
+
+
+def _foreign(path: Path) -> JournalError:
+    msg = f"journal {legible(path)} is damaged, or not a journal of picpik_async; give another path"
+    return JournalError(msg, path=str(path))
+
+
+def _row(entry: JournalEntry) -> list[Any]:
+    row = {name: getattr(entry, name) for name in _NAMES}
+    return list((row | {"state": entry.state.value, "files": _to_text(entry.files)}).values())
+
+
+def _to_text(files: tuple[Path, ...]) -> str:
+    return json.dumps([os.fspath(file) for file in files])
+
+
+def _entry(row: tuple[Any, ...]) -> JournalEntry:
+    fields = dict(zip(_NAMES, row, strict=True))
+    fields["state"] = JobState(fields["state"])
+    fields["auto_seed"] = bool(fields["auto_seed"])
+    fields["files"] = tuple(map(Path, json.loads(fields["files"])))
+    return JournalEntry(**fields)
