@@ -62,11 +62,6 @@ ALLOWED = {
     "_journal_file": "_entries _journal_guard errors",
     "_journal_writer": "_entries _journal_file errors",
     "_journal": "_entries _journal_file _journal_writer errors",
-    # what is on disk
-    "_journal_guard": "errors",
-    "_journal_file": "_entries _journal_guard errors",
-    "_journal_writer": "_entries _journal_file errors",
-    "_journal": "_entries _journal_file _journal_writer errors",
     # what joins them
     "_errands": "_endings",
     "_breaker": "errors",
