@@ -19,6 +19,7 @@ from picpik_async._settings import (
     formats,
     of_kind,
     optional_at_least,
+    result_hosts,
     set_of,
     status_words,
     to_codes,
@@ -208,6 +209,8 @@ class Dialect:
         throttle_ret_codes: `RetCode` values that only mean "slow down".
         no_credit_ret_codes: `RetCode` values that mean "not enough credits"; nothing was charged.
         rejected_ret_codes: other `RetCode` values after which a job was certainly not charged.
+        result_hosts: the only hosts that results are fetched from, such as `cdn.example.com`; empty allows any public
+            host. Behind a proxy, which hides where names lead, they must be given.
     """
 
     # Only the host is documented; a POST to the root is inferred (https://picpik.ai/zh/api-docs/start, step 4).
@@ -251,6 +254,8 @@ class Dialect:
     rejected_ret_codes: frozenset[int] = attrs.field(
         default=frozenset(), converter=to_codes, validator=set_of(int, "a set of whole numbers")
     )
+    # No host of results is documented.
+    result_hosts: frozenset[str] = attrs.field(default=frozenset(), converter=to_words, validator=result_hosts)
 
 
 @attrs.frozen(kw_only=True)

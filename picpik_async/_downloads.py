@@ -1,4 +1,4 @@
-"""Fetching results: addresses checked, sizes capped, pictures decoded whole before anyone sees them.
+"""Fetching results: addresses checked at every hop, sizes capped, pictures decoded whole before anyone sees them.
 
 An address may hold a signature, so it is a `Secret` in every frame here, and errors are made anew where no foreign
 exception, which quotes it, is at hand to become their context.
@@ -6,30 +6,32 @@ exception, which quotes it, is at hand to become their context.
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 import time
-from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import aiohttp
 import anyio
 
-from picpik_async._config import is_loopback
-from picpik_async._retry import TRANSIENT_STATUSES, delay, parse_retry_after
+from picpik_async._addresses import AddressRules, redirected, shown_url
+from picpik_async._config import Secret
+from picpik_async._retry import RetryBudget, delay, may_repeat_read, parse_retry_after
+from picpik_async._slots import Slots
 from picpik_async._threads import in_thread
-from picpik_async._transport import new_client, read_capped, translate
+from picpik_async._transfers import Transfer
+from picpik_async._transport import new_client, translate
 from picpik_async._verification import HopelessImageError, check_picture
 from picpik_async.errors import (
     DownloadError,
     HttpStatusError,
     InvalidImageError,
-    MalformedAnswerError,
     PicpikError,
     RequestTimeoutError,
     ResultExpiredError,
     TransportError,
     UnsafeUrlError,
-    legible,
 )
 
 if TYPE_CHECKING:
@@ -37,20 +39,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from picpik_async._config import Endpoint, Limits, RetryPolicy, Secret
+    from picpik_async._config import Endpoint, Limits, RetryPolicy
 
-__all__ = ["Downloads", "check_url", "shown_url"]
+__all__ = ["Downloads"]
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 _MINIMUM_RATE: Final = (
     10_000  # bytes per second; what comes slower than this is not waited for beyond the request timeout
 )
 _GONE: Final = frozenset({403, 404, 410})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS: Final = 3
 _DAMAGED_ATTEMPTS: Final = 3  # what is damaged three times over is so where it lies
-_HEADERS: Final = {"Accept-Encoding": "identity"}
 
 
 class Downloads:
-    """The client for results: its own connections, no credentials, a bound on how many run at once."""
+    """The client for results: its own connections, no credentials, a bound on how many run at once.
+
+    Args:
+        endpoint: results are on this machine only if the service is.
+        limits: bounds.
+        retry: how often to try.
+        limiter: bounds the worker threads that decode.
+        hosts: `Dialect.result_hosts`.
+        budget: what retries are paid from; the session's.
+        ssl: a TLS context.
+        proxy: address of an HTTP proxy.
+    """
 
     def __init__(
         self,
@@ -59,20 +75,25 @@ class Downloads:
         retry: RetryPolicy,
         limiter: anyio.CapacityLimiter,
         *,
+        hosts: frozenset[str] = frozenset(),
+        budget: RetryBudget | None = None,
         ssl: ssl.SSLContext | None = None,
         proxy: str | None = None,
     ) -> None:
-        self._endpoint = endpoint
+        self._rules = AddressRules(local=endpoint.is_loopback, hosts=hosts, proxied=proxy is not None)
         self._limits = limits
         self._retry = retry
         self._limiter = limiter
+        self._budget = budget or RetryBudget()
         self._ssl = ssl
         self._proxy = proxy
-        self._slots = anyio.Semaphore(limits.downloads)
+        self._slots = Slots(limits.downloads)
         self._rng = random.Random()  # noqa: S311 - jitter
 
     async def __aenter__(self) -> Self:
-        self._client = new_client(self._ssl, keepalive_timeout=10)
+        # A proxy may be anywhere; what it is asked for was listed by the user.
+        guard: dict[str, Any] = {} if self._proxy else {"socket_factory": self._new_socket}
+        self._client = new_client(self._ssl, keepalive_timeout=10, **guard)
         await self._client.__aenter__()
         return self
 
@@ -81,75 +102,129 @@ class Downloads:
     ) -> None:
         await self._client.__aexit__(kind, error, traceback)
 
-    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
-        """The picture at *url*, whole and decodable.
+    def _new_socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """A socket, unless what it is to connect to is off limits; nothing reaches the network around this."""
+        family, kind, protocol, _, (host, *_) = address
+        if not self._rules.admits(host):
+            raise _RefusedAddressError
+        return socket.socket(family, kind, protocol)
+
+    async def fetch(self, url: Secret, *, task_uid: str, expires: float) -> bytes:
+        """The picture at *url*, whole and decodable; of those who wait, whose *expires* (Unix time) is first is next.
 
         Raises:
-            UnsafeUrlError: the address is not one this client will visit.
+            UnsafeUrlError: the address, or one it redirects to, is not one this client will visit.
             ResultExpiredError: the picture is gone.
             InvalidImageError: what arrives, repeatedly, is not a whole picture within the limits.
             DownloadError: it could not be fetched.
         """
-        check_url(url, self._endpoint, task_uid=task_uid)
-        damaged = 0
+        # One place for all attempts: between them the transfer keeps what has arrived, which is to stay bounded.
+        async with self._slots.held(expires):
+            outcome = await self._try_often(url)
+        if isinstance(outcome, bytes):
+            return outcome
+        raise _final_error(outcome, url, task_uid)
+
+    async def _try_often(self, url: Secret) -> bytes | PicpikError:
+        transfer, damaged, spent = Transfer(self._limits.max_image_bytes), 0, 0
         for attempt in range(self._retry.attempts):
-            outcome = await self._attempt(url)
+            outcome = await self._attempt(url, transfer)
             if isinstance(outcome, bytes):
+                self._budget.refund(spent)
                 return outcome
             damaged += isinstance(outcome, InvalidImageError)
-            if attempt + 1 == self._retry.attempts or damaged == _DAMAGED_ATTEMPTS or not _may_repeat(outcome):
-                raise _final_error(outcome, url, task_uid)
+            if attempt + 1 == self._retry.attempts or damaged == _DAMAGED_ATTEMPTS or not self._may_repeat(outcome):
+                return outcome
+            cost = self._budget.take(outcome)
+            if not cost:
+                return outcome
+            spent += cost
             retry_after = getattr(outcome, "retry_after", None)
             await anyio.sleep(delay(attempt, self._retry, self._rng, retry_after=retry_after))
-        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+        raise AssertionError  # pragma: no cover - the last attempt returns
 
-    async def _attempt(self, url: Secret) -> bytes | PicpikError:
+    def _may_repeat(self, error: PicpikError) -> bool:
+        if isinstance(error, InvalidImageError):
+            return not isinstance(error, HopelessImageError)
+        return may_repeat_read(error, max_retry_after=self._retry.max_retry_after)
+
+    async def _attempt(self, url: Secret, transfer: Transfer) -> bytes | PicpikError:
         """The picture, or why there is none; returned, since what is raised here has foreign errors as its context."""
         try:
-            async with self._slots:
-                return await self._fetch_once(url)
-        except (TransportError, HttpStatusError, InvalidImageError) as error:
-            return error
+            await self._continue(url, transfer)
+            data = transfer.take()
+            await in_thread(check_picture, data, self._limits.max_image_pixels, limiter=self._limiter)
+        except (TransportError, HttpStatusError, DownloadError) as error:
+            return _stripped(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(getattr(error, "os_error", None), _RefusedAddressError):
+                return UnsafeUrlError("its host is not at a public address")
             return translate(error, url.reveal(), "download")
+        except asyncio.CancelledError as error:
+            raise _stripped(error)  # noqa: B904 - the very same
+        return data
 
-    async def _fetch_once(self, url: Secret) -> bytes:
-        start = anyio.current_time()
-        with anyio.move_on_after(self._limits.request_timeout) as scope:
+    async def _continue(self, url: Secret, transfer: Transfer) -> None:
+        start, patience = anyio.current_time(), self._limits.request_timeout
+        with anyio.move_on_after(patience) as scope:
 
             def extend(received: int) -> None:
-                scope.deadline = start + self._limits.request_timeout + received / _MINIMUM_RATE
+                scope.deadline = min(anyio.current_time(), start + received / _MINIMUM_RATE) + patience
 
-            data = await self._get(url, extend)
-            await in_thread(check_picture, data, self._limits.max_image_pixels, limiter=self._limiter)
-            return data
-        msg = (
-            f"download: took longer than {self._limits.request_timeout:g} s, and less than {_MINIMUM_RATE} bytes/s came"
-        )
-        raise RequestTimeoutError(msg, stage="download")
+            await self._follow(url, transfer, extend)
+        if scope.cancelled_caught:
+            msg = (
+                f"download: nothing came for {patience:g} s, or less than {_MINIMUM_RATE} bytes/s for longer than that"
+            )
+            raise RequestTimeoutError(msg, stage="download")
 
-    async def _get(self, url: Secret, on_progress: Callable[[int], None]) -> bytes:
-        async with self._client.get(
-            url.reveal(), allow_redirects=False, auto_decompress=False, headers=_HEADERS, proxy=self._proxy
-        ) as response:
-            if response.status != 200:  # noqa: PLR2004 - HTTP OK
-                retry_after = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
-                msg = f"HTTP {response.status}"
-                raise HttpStatusError(msg, status=response.status, retry_after=retry_after)
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                msg = "the picture is compressed once more (Content-Encoding)"
-                raise HopelessImageError(msg)
-            try:
-                return await read_capped(response, self._limits.max_image_bytes, on_progress=on_progress)
-            except MalformedAnswerError:
-                msg = f"the picture has more than {self._limits.max_image_bytes} bytes (Limits.max_image_bytes)"
-                raise HopelessImageError(msg) from None
+    async def _follow(self, url: Secret, transfer: Transfer, on_progress: Callable[[int], None]) -> None:
+        for _ in range(_MAX_REDIRECTS + 1):
+            problem = self._rules.problem(url)
+            if problem is not None:
+                raise UnsafeUrlError(problem)
+            options: Any = {"allow_redirects": False, "auto_decompress": False, "proxy": self._proxy}
+            async with self._client.get(url.reveal(), headers=transfer.request_headers(), **options) as response:
+                if response.status not in _REDIRECTS:
+                    await _receive(response, transfer, on_progress)
+                    return
+                url = _next_hop(url, Secret(response.headers.get("Location", "")))
+        msg = f"it was redirected more than {_MAX_REDIRECTS} times"
+        raise DownloadError(msg)
 
 
-def _may_repeat(error: PicpikError) -> bool:
-    if isinstance(error, HttpStatusError):
-        return error.status in TRANSIENT_STATUSES
-    return not isinstance(error, HopelessImageError)
+class _RefusedAddressError(OSError):
+    """The socket would connect to what is off limits; an `OSError`, so that another address of the name is tried."""
+
+
+def _stripped(error: ErrorT) -> ErrorT:
+    """*error* without frames, which hold the address in the client's, and all the bytes in ours."""
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+async def _receive(response: aiohttp.ClientResponse, transfer: Transfer, on_progress: Callable[[int], None]) -> None:
+    if not transfer.accepts(response.status):
+        retry_after = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
+        msg = f"HTTP {response.status}"
+        raise HttpStatusError(msg, status=response.status, retry_after=retry_after)
+    transfer.begin(response.status, response.headers)
+    received = 0
+    async for chunk in response.content.iter_any():
+        transfer.add(chunk)
+        received += len(chunk)
+        on_progress(received)
+
+
+def _next_hop(url: Secret, location: Secret) -> Secret:
+    target = redirected(url, location)
+    if target is None:
+        msg = "it was redirected to nowhere"
+        raise DownloadError(msg)
+    if url.reveal()[:6].lower() == "https:" and target.reveal()[:5].lower() == "http:":
+        msg = "it was redirected from https to plain http"
+        raise UnsafeUrlError(msg)
+    return target
 
 
 def _final_error(error: PicpikError, url: Secret, task_uid: str) -> DownloadError:
@@ -157,36 +232,7 @@ def _final_error(error: PicpikError, url: Secret, task_uid: str) -> DownloadErro
     if isinstance(error, HttpStatusError) and error.status in _GONE:
         msg = f"the result is gone (HTTP {error.status}); the service keeps pictures for 24 hours"
         return ResultExpiredError(msg, **where)
+    if isinstance(error, UnsafeUrlError):
+        return UnsafeUrlError(f"the result's address is not fetched: {error}", **where)
     kind = InvalidImageError if isinstance(error, InvalidImageError) else DownloadError
     return kind(f"the result could not be fetched: {error}", **where)
-
-
-def shown_url(url: Secret) -> str:
-    """*url* without its query, user and fragment, which may hold secrets."""
-    try:
-        parts = urlsplit(url.reveal())
-        return urlunsplit((parts.scheme, parts.hostname or "", parts.path, "", ""))
-    except ValueError:
-        return "(not an address)"
-
-
-def check_url(url: Secret, endpoint: Endpoint, *, task_uid: str) -> None:
-    """Accept https, and plain http only from this machine while the service runs on it too.
-
-    Raises:
-        UnsafeUrlError: the address is of another kind.
-    """
-    if not _is_safe(url.reveal(), endpoint):
-        shown = shown_url(url)
-        msg = f"the result's address is not fetched: it must be https, without a user, but is {legible(shown)}"
-        raise UnsafeUrlError(msg, url=shown, task_uid=task_uid)
-
-
-def _is_safe(url: str, endpoint: Endpoint) -> bool:
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        return False
-    local = parts.scheme == "http" and endpoint.is_loopback and is_loopback(host or "")
-    return bool(host) and parts.username is None and (parts.scheme == "https" or local)

@@ -146,6 +146,7 @@ class Lifecycle:
             budget=RetryBudget(),
             breaker=SpendBreaker(self._retry.submit_pause, anyio.current_time),
         )
+        net |= {"hosts": self._dialect.result_hosts, "budget": workshop.budget}
         downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)
         return Engine(workshop, downloads, self._poll, self._records)
 

@@ -5,18 +5,28 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from picpik_async._config import Secret
 from picpik_async._errands import Errand
 from picpik_async._records import note_failure
 from picpik_async._requests import ListTasksDetails
 from picpik_async._results import ResultImage, TaskResult
 from picpik_async._threads import in_thread
-from picpik_async.errors import PicpikError, TaskFailedError, TaskTerminatedError, TaskVanishedError, legible
+from picpik_async.errors import (
+    AnswerError,
+    DownloadError,
+    PicpikError,
+    ResultExpiredError,
+    TaskFailedError,
+    TaskTerminatedError,
+    TaskVanishedError,
+    TransportError,
+    legible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import EllipsisType
 
-    from picpik_async._config import Secret
     from picpik_async._poller import Updates
     from picpik_async._session import PicpikSession
     from picpik_async._tasks import TaskDetail
@@ -97,7 +107,7 @@ class Link:
             detail = await self.detail_of(task_uid)
         except TaskVanishedError:
             return None
-        except PicpikError as error:
+        except (TransportError, AnswerError) as error:
             msg = f"{gone}; a fresh address could not be asked for: {error}"
         else:
             return Secret(detail.image_urls[index]) if index < len(detail.image_urls) else None

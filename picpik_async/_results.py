@@ -7,8 +7,8 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -16,7 +16,9 @@ import anyio
 import attrs
 
 from picpik_async._config import Secret
+from picpik_async._files import write_atomically
 from picpik_async._pixels import sniff
+from picpik_async._slots import RESULT_LIFETIME
 from picpik_async._verification import picture_of
 from picpik_async.errors import DownloadError, InvalidImageError, InvalidRequestError, legible
 
@@ -37,8 +39,8 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 class Fetcher(Protocol):
     """What pictures need of their session."""
 
-    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
-        """The verified picture at *url*."""
+    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
+        """The verified picture at *url*, which is number *index* of the task and there until *expires* (Unix time)."""
         ...
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
@@ -52,8 +54,9 @@ class ResultImage:
     In a notebook it shows itself once it was read.
     """
 
-    def __init__(self, url: str, fetcher: Fetcher, *, task_uid: str, index: int) -> None:
+    def __init__(self, url: str, fetcher: Fetcher, *, task_uid: str, index: int, expires: float | None = None) -> None:
         self._url = Secret(url)
+        self._expires = time.time() + RESULT_LIFETIME if expires is None else expires
         self._fetcher = fetcher
         self._task_uid = task_uid
         self._index = index
@@ -117,7 +120,7 @@ class ResultImage:
         await self._fetcher.in_thread(self._show, picture)
 
     async def _fetch(self) -> bytes:
-        return await self._fetcher.fetch(self._url, task_uid=self._task_uid)
+        return await self._fetcher.fetch(self._url, task_uid=self._task_uid, index=self._index, expires=self._expires)
 
     def _name(self, data: bytes) -> str:
         uid = self._task_uid
@@ -255,24 +258,3 @@ def _path(path: str | os.PathLike[str]) -> str:
     except TypeError:
         msg = f"path is a {type(path).__name__}, but must be the path of a file or of a folder"
         raise InvalidRequestError(msg, field="path", allowed="a path") from None
-
-
-def write_atomically(data: bytes, target: Path) -> None:
-    """Write *data* beside *target*, flush it to disk, and rename; runs in a worker thread."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name[:64]}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -20,6 +20,7 @@ __all__ = [
     "formats",
     "of_kind",
     "optional_at_least",
+    "result_hosts",
     "set_of",
     "status_words",
     "to_codes",
@@ -73,6 +74,7 @@ def set_of(
 
 
 status_words: Final = set_of(str, "a set of status words")
+result_hosts: Final = set_of(str, "a set of host names")
 formats: Final = set_of(str, "a set of 'png', 'jpeg' and 'webp'", frozenset({"png", "jpeg", "webp"}))
 
 

@@ -55,8 +55,12 @@ ALLOWED = {
     # out and in
     "_transport": "_retry errors",
     "_verification": "_pixels errors",
-    "_downloads": "_config _retry _threads _transport _verification errors",
-    "_results": "_config _pixels _verification errors",
+    "_addresses": "_config errors",
+    "_slots": "",
+    "_files": "",
+    "_transfers": "_verification errors",
+    "_downloads": "_addresses _config _retry _slots _threads _transfers _transport _verification errors",
+    "_results": "_config _files _pixels _slots _verification errors",
     # what is on disk
     "_journal_guard": "errors",
     "_journal_file": "_entries _journal_guard errors",
@@ -71,14 +75,14 @@ ALLOWED = {
     "_submits": "_endings _records _retry _salvage _wire errors",
     "_engine": "_endings _errands _poller _requests _retry _transport _wire errors",
     "_recovery": "_entries _records _requests errors",
-    "_link": "_errands _records _requests _results _threads errors",
+    "_link": "_config _errands _records _requests _results _threads errors",
     "_lifecycle": "_breaker _config _downloads _endings _engine _journal _records _retry _transport _workshop errors",
     "_session": "_entries _lifecycle _link _poller _ranges _recovery _requests _submits _tasks errors",
     "__init__": "_config _entries _images _inputs _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
     "emulator": "__init__ _config errors",
     "testing": "_transport emulator",
-    "cli": "_config _images _requests _results _session _types emulator errors masks",
+    "cli": "_config _files _images _requests _results _session _types emulator errors masks",
 }
 PURE = [
     "errors",

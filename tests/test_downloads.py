@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from picpik_async import Endpoint, Limits, RetryPolicy
 from picpik_async._config import Secret
-from picpik_async._downloads import Downloads, check_url, shown_url
+from picpik_async._downloads import Downloads
 from picpik_async.errors import DownloadError, InvalidImageError, ResultExpiredError, UnsafeUrlError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.anyio
 
 CANARY = "canary-signature"
 LOCAL = Endpoint("http://localhost:1")
+MINE: Any = {"task_uid": "a-task", "expires": 0.0}
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ async def opened(*, attempts: int = 3, **limits: Any) -> AsyncIterator[Downloads
 async def fetch(server: FaultServer, *, attempts: int = 3, **limits: Any) -> bytes:
     """Fetch one picture."""
     async with opened(attempts=attempts, **limits) as downloads:
-        return await downloads.fetch(signed(f"{server.url}/result/1.png"), task_uid="a-task")
+        return await downloads.fetch(signed(f"{server.url}/result/1.png"), **MINE)
 
 
 def signed(url: str) -> Secret:
@@ -148,13 +149,6 @@ Image.new("1", (3000, 3000)).save(BLANK, "PNG")
         pytest.param(answering(b"", status=500), DownloadError, "HTTP 500", 4, id="500"),
         pytest.param(answering(b"", status=401), DownloadError, "HTTP 401", 1, id="401"),
         pytest.param(answering(b"", status=206), DownloadError, "HTTP 206", 1, id="206"),
-        pytest.param(
-            answering(b"", status=302, headers={"Location": f"http://localhost:1/{CANARY}"}),
-            DownloadError,
-            "HTTP 302",
-            1,
-            id="302",
-        ),
         pytest.param(after_reading(f"{CANARY}\r\n\r\n".encode()), DownloadError, "download: ", 4, id="garbled"),
     ],
 )
@@ -179,7 +173,7 @@ async def test_hang() -> None:
     start = time.monotonic()
     message, _ = await failure(drip, DownloadError, request_timeout=0.3, attempts=1)
 
-    assert "longer than 0.3 s" in message
+    assert "nothing came for 0.3 s, or less than" in message
     assert time.monotonic() - start < 2
 
 
@@ -230,7 +224,7 @@ async def test_parallel_and_bounded() -> None:
         server._scripts[:] = [slowly]
         async with opened(downloads=3) as downloads, anyio.create_task_group() as group:
             for number in range(9):
-                group.start_soon(functools.partial(downloads.fetch, signed(f"{server.url}/{number}"), task_uid="a"))
+                group.start_soon(functools.partial(downloads.fetch, signed(f"{server.url}/{number}"), **MINE))
 
     assert 3 == most
 
@@ -262,46 +256,19 @@ async def test_parallel_and_bounded() -> None:
 async def test_unsafe_address(url: str) -> None:
     """An address of another kind is not visited, and its secrets are not told."""
     async with opened() as downloads:
-        with pytest.raises(UnsafeUrlError, match="it must be https") as caught:
-            await downloads.fetch(signed(url), task_uid="a-task")
+        with pytest.raises(UnsafeUrlError, match="the result's address is not fetched: ") as caught:
+            await downloads.fetch(signed(url), **MINE)
 
     del url
     assert_silent(caught.value)
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
-def test_this_machine(host: str) -> None:
-    """Plain http is for this machine, and only while the service runs on it too."""
-    url = Secret(f"http://{host}:1/1.png")
-    check_url(url, LOCAL, task_uid="a")
-
-    with pytest.raises(UnsafeUrlError, match="must be https"):
-        check_url(url, Endpoint.INTERNATIONAL, task_uid="a")
-
-
-def test_safe_address() -> None:
-    """Results are fetched over https."""
-    check_url(signed("https://cdn.example.com/a/1.png"), Endpoint.INTERNATIONAL, task_uid="a")
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://user:secret@example.com:8443/a/1.png?signature=x#y", "https://example.com/a/1.png"),
-        ("https://[::1", "(not an address)"),
-    ],
-)
-def test_shown_address(url: str, shown: str) -> None:
-    """What is shown of an address has no query, no user and no fragment."""
-    assert shown == shown_url(Secret(url))
-
-
-@pytest.mark.parametrize("url", ["https://localhost:99999/1.png", "https://localhost:1/1.png", "https://\udc80/"])
+@pytest.mark.parametrize("url", ["https://localhost:1/1.png", "http://localhost:1/1.png"])
 async def test_address_nobody_answers_at(url: str) -> None:
     """An address that passes the check but cannot be asked is an error like any other."""
     async with opened(attempts=1) as downloads:
         with pytest.raises(DownloadError, match="the result could not be fetched: download: ") as caught:
-            await downloads.fetch(signed(url), task_uid="a-task")
+            await downloads.fetch(signed(url), **MINE)
 
     assert DownloadError is type(caught.value)
     assert_silent(caught.value)
@@ -325,13 +292,13 @@ async def test_the_thread_limit_holds_under_native_cancellation(monkeypatch: pyt
             async def give_up() -> None:
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.3):
-                        await downloads.fetch(signed(server.url), task_uid="a-task")
+                        await downloads.fetch(signed(server.url), **MINE)
 
             async with anyio.create_task_group() as group:
                 for _ in range(6):
                     group.start_soon(give_up)
             assert 2 == limiter.borrowed_tokens
             go_on.set()
-            assert picture() == await downloads.fetch(signed(server.url), task_uid="a-task")
+            assert picture() == await downloads.fetch(signed(server.url), **MINE)
 
     assert 3 == sum(begun.acquire(blocking=False) for _ in range(9))

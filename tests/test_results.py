@@ -50,9 +50,9 @@ class Shelf:
         self.pictures = pictures
         self.fetched: list[str] = []
 
-    async def fetch(self, url: Secret, *, task_uid: str) -> bytes:
+    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
         """See `Fetcher.fetch`."""
-        del task_uid
+        del task_uid, index, expires
         self.fetched.append(url.reveal())
         await anyio.lowlevel.checkpoint()
         found = self.pictures[url.reveal()]
