@@ -16,8 +16,10 @@ from picpik_async import _wire
 from picpik_async._endings import closed_error
 from picpik_async._errands import Errand
 from picpik_async._poller import Poller
+from picpik_async._records import note_failure
 from picpik_async._requests import ListTasksDetails, Query, TerminateTask
 from picpik_async._retry import HTTP_OK, RetryBudget, delay, may_have_worked, may_repeat_read
+from picpik_async._tasks import TaskStatus
 from picpik_async._transport import AiohttpTransport
 from picpik_async.errors import (
     ApiError,
@@ -26,6 +28,7 @@ from picpik_async.errors import (
     JournalError,
     PicpikError,
     RequestTimeoutError,
+    TaskTerminatedError,
 )
 
 if TYPE_CHECKING:
@@ -204,6 +207,16 @@ class Engine:
                 raise
             # Refused after a try whose answer was lost: that try has most likely ended the task.
         self.poller.terminated(task_uid)
+        if self._journal is not None:
+            await self._note_termination(task_uid)
+
+    async def _note_termination(self, task_uid: str) -> None:
+        """Note the end in the journal, since another session would not know what an unknown status word means here."""
+        with contextlib.suppress(PicpikError):
+            rows = {row.task_uid: row for row in await self._fetch((task_uid,))}
+            row = rows.get(task_uid)
+            if row is None or (row.status is TaskStatus.UNKNOWN and not row.finished):
+                await note_failure(self._journal, TaskTerminatedError("terminated on request", task_uid=task_uid))
 
     async def detached(self, errand: Errand[T]) -> T:
         """Run *errand* in the owner's task group, where cancelling the caller does not reach it."""

@@ -14,7 +14,15 @@ import attrs
 from picpik_async._digest import digest
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._requests import MAX_SEED
-from picpik_async.errors import ApiError, HttpStatusError, InvalidRequestError, JournalError, SubmitOutcomeUnknownError
+from picpik_async.errors import (
+    ApiError,
+    HttpStatusError,
+    InvalidRequestError,
+    JournalError,
+    SubmitOutcomeUnknownError,
+    TaskFailedError,
+    TaskTerminatedError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,10 +179,16 @@ def settled_uid(entry: JournalEntry, dialect: Dialect) -> str | None:
     Raises:
         SubmitOutcomeUnknownError: it may have been paid for before.
         ApiError: it was refused before with a `RetCode` that does not rule out a charge.
+        TaskFailedError: it was paid for, and its task ended badly.
+        TaskTerminatedError: it was paid for, and its task was terminated.
     """
     way_out = f"resubmit({entry.key!r}, accept_double_charge=True) sends it again"
-    if entry.state in {JobState.ACK, JobState.DONE, JobState.FAILED}:
+    if entry.state in {JobState.ACK, JobState.DONE}:
         return entry.task_uid
+    if entry.state is JobState.FAILED:
+        kind = TaskTerminatedError if entry.error == TaskTerminatedError.__name__ else TaskFailedError
+        msg = f"the task of this job ended badly in an earlier run: {entry.reason}; {way_out}"
+        raise kind(msg, task_uid=entry.task_uid, request_uuid=entry.request_uuid)
     if entry.state is JobState.COMMIT:
         msg = (
             f"the submit {entry.request_uuid} of an earlier run may have been accepted and charged"

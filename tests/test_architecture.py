@@ -73,7 +73,7 @@ ALLOWED = {
     "_workshop": "_body errors",
     "_records": "_digest _entries _requests errors",
     "_submits": "_endings _records _retry _salvage _wire errors",
-    "_engine": "_endings _errands _poller _requests _retry _transport _wire errors",
+    "_engine": "_endings _errands _poller _records _requests _retry _tasks _transport _wire errors",
     "_recovery": "_entries _records _requests errors",
     "_link": "_config _errands _records _requests _results _threads errors",
     "_lifecycle": "_breaker _config _downloads _endings _engine _journal _records _retry _transport _workshop errors",

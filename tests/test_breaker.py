@@ -32,7 +32,7 @@ def test_three_in_a_row_open_it() -> None:
     breaker = SpendBreaker(30, Clock())
     run(breaker, "+??+???")
 
-    with pytest.raises(SubmitPausedError, match="3 in a row, 5 of the last 7.*in 30 s"):
+    with pytest.raises(SubmitPausedError, match=r"3 in a row, 5 of the last 7.*in 30 s"):
         breaker.check()
 
 
