@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from picpik_async._config import Secret
 from picpik_async._errands import Errand
-from picpik_async._records import note_failure
+from picpik_async._records import note_failure, note_files
 from picpik_async._requests import ListTasksDetails
 from picpik_async._results import ResultImage, TaskResult
 from picpik_async._threads import in_thread
@@ -25,6 +25,7 @@ from picpik_async.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
     from types import EllipsisType
 
     from picpik_async._poller import Updates
@@ -76,7 +77,11 @@ class Link:
             ResultImage(url, self, task_uid=task_uid, index=index, expires=expires)
             for index, url in enumerate(detail.image_urls)
         )
-        return TaskResult(detail=detail, images=tuple(images))
+
+        async def note(files: list[Path]) -> None:
+            await note_files(self._session._records.journal, task_uid, files)
+
+        return TaskResult(detail=detail, images=tuple(images), on_saved=note)
 
     def updates_of(self, task_uid: str, timeout: float | EllipsisType | None) -> AsyncIterator[TaskDetail]:
         """See `Task.updates`."""

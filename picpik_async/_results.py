@@ -18,12 +18,13 @@ import attrs
 from picpik_async._config import Secret
 from picpik_async._files import write_atomically
 from picpik_async._pixels import sniff
+from picpik_async._ranges import one_text
 from picpik_async._slots import RESULT_LIFETIME
 from picpik_async._verification import picture_of
 from picpik_async.errors import DownloadError, InvalidImageError, InvalidRequestError, legible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from PIL.Image import Image
 
@@ -93,10 +94,12 @@ class ResultImage:
             DownloadError: it could not be fetched, as in `read`, or written.
             ConfigurationError: it is not fetched yet, and its session is closed.
         """
-        target = _path(path)
+        return await self._save(_path(path), self._task_uid)
+
+    async def _save(self, target: str, stem: str) -> Path:
         async with self._fetching:
             data = self._data if self._data is not None else await self._fetch()
-        name = self._name(data)
+        name = file_name(stem, self._index, data)
         return await self._fetcher.in_thread(self._write, data, target, name)
 
     async def pil(self) -> Image:
@@ -121,11 +124,6 @@ class ResultImage:
 
     async def _fetch(self) -> bytes:
         return await self._fetcher.fetch(self._url, task_uid=self._task_uid, index=self._index, expires=self._expires)
-
-    def _name(self, data: bytes) -> str:
-        uid = self._task_uid
-        stem = uid if _SAFE_NAME.fullmatch(uid) else hashlib.sha256(uid.encode(errors="replace")).hexdigest()
-        return f"{stem}-{self._index}{_SUFFIXES[str(sniff(data))]}"
 
     def _decode(self, data: bytes) -> Image:
         try:
@@ -187,6 +185,7 @@ class TaskResult:
 
     detail: TaskDetail
     images: tuple[ResultImage, ...]
+    _on_saved: Callable[[list[Path]], Awaitable[None]] | None = attrs.field(default=None, repr=False)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -203,18 +202,27 @@ class TaskResult:
         """Credits consumed."""
         return self.detail.cost
 
-    async def save(self, directory: str | os.PathLike[str]) -> list[Path]:
+    async def save(self, directory: str | os.PathLike[str], *, name: str | None = None) -> list[Path]:
         """Fetch all pictures and write them to *directory*, each whole or not at all; the paths in order of the pictures.
 
-        A picture that fails does not keep the others from being saved.
+        A picture that fails does not keep the others from being saved. With a journal, the job is done by this.
+
+        Args:
+            directory: a folder, made if need be.
+            name: how the names of the files begin, instead of with `TaskUID`; a name with anything but letters, digits,
+                `_` and `-`, or with more than 128 of them, is replaced by its SHA-256.
 
         Raises:
-            InvalidRequestError: *directory* is no path.
+            InvalidRequestError: *directory* is no path, or *name* no text.
             DownloadError: a picture could not be fetched or written; the first such error, after the others are saved.
             ConfigurationError: a picture is not fetched yet, and the session is closed.
         """
         folder = os.path.join(_path(directory), "")  # noqa: PTH118 - a Path would lose the separator that says "folder"
-        return await self._for_each(lambda image: image.save(folder))
+        stem = self.detail.task_uid if name is None else one_text(name, "name")
+        files = await self._for_each(lambda image: image._save(folder, stem))  # noqa: SLF001 - one noun, two classes
+        if self._on_saved is not None:
+            await self._on_saved(files)
+        return files
 
     async def show(self) -> None:
         """Fetch all pictures and display them: in the notebook, or in the system's viewer.
@@ -250,6 +258,12 @@ class TaskResult:
     def _repr_html_(self) -> str:
         """What a notebook shows: every picture that was read."""
         return "".join(image._html() for image in self.images)  # noqa: SLF001 - one noun, two classes
+
+
+def file_name(stem: str, index: int, data: bytes) -> str:
+    """A harmless name for a picture; *stem* may be the service's own text."""
+    harmless = stem if _SAFE_NAME.fullmatch(stem) else hashlib.sha256(stem.encode(errors="replace")).hexdigest()
+    return f"{harmless}-{index}{_SUFFIXES[str(sniff(data))]}"
 
 
 def _path(path: str | os.PathLike[str]) -> str:

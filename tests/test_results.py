@@ -24,6 +24,7 @@ from jobs import picture, session
 from PIL import ImageShow
 
 from picpik_async import ResultImage, TaskDetail, TaskResult
+from picpik_async._results import file_name
 from picpik_async.errors import (
     ConfigurationError,
     DownloadError,
@@ -255,10 +256,27 @@ async def test_hostile_task_uid(tmp_path: Path, uid: str) -> None:
     assert [f"out/{saved.name}"] == names(tmp_path)
 
 
+@pytest.mark.anyio
+async def test_names_of_ones_own(tmp_path: Path) -> None:
+    """Files may be called after the job; whoever keeps a journal is told where they are."""
+    told: list[list[Path]] = []
+
+    async def note(files: list[Path]) -> None:
+        told.append(files)
+
+    result = TaskResult(detail=TaskDetail(task_uid="t"), images=(image(), image(index=1)), on_saved=note)
+    saved = await result.save(tmp_path, name="room-7")
+
+    assert ["room-7-0.png", "room-7-1.png"] == [file.name for file in saved]
+    assert [saved] == told
+    with pytest.raises(InvalidRequestError, match="name"):
+        await result.save(tmp_path, name=7)  # type: ignore[arg-type]
+
+
 @given(uid=st.text(min_size=1))
 def test_any_task_uid(uid: str) -> None:
     """No id leads out of the folder."""
-    name = image(uid=uid)._name(picture())
+    name = file_name(uid, 0, picture())
 
     assert Path(name).name == name
     assert name.endswith("-0.png")
