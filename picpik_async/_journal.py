@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 import anyio
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Journal"]
 
 T = TypeVar("T")
-LEAVE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.002
 
 
@@ -37,6 +36,9 @@ class Journal:
     Raises:
         JournalError: on entering: the file cannot be used, or is in use.
     """
+
+    leave_seconds: ClassVar[float] = 2.0
+    """How long leaving takes at most; what the disk has not taken by then is written before the interpreter ends."""
 
     def __init__(
         self, path: str | os.PathLike[str], *, connect: Callable[..., sqlite3.Connection] = sqlite3.connect
@@ -62,11 +64,11 @@ class Journal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write what is left and close the file; takes at most `LEAVE_SECONDS`, also if the disk does not answer."""
+        """Write what is left and close the file; takes at most `leave_seconds`, also if the disk does not answer."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.put(Order(last=True))
-            with anyio.move_on_after(LEAVE_SECONDS, shield=True):
+            with anyio.move_on_after(self.leave_seconds, shield=True):
                 while writer.alive:  # noqa: ASYNC110 - the end of a thread sets no event
                     await anyio.sleep(_LOOK_SECONDS)
 

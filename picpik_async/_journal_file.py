@@ -78,6 +78,7 @@ class JournalFile:
             stack.callback(self._connection.close)
             self._check(path)
             self._set_up(path)
+            self._path, self._identity = path, _identity(path)
             self._release = stack.pop_all().close
 
     def _check(self, path: Path) -> None:
@@ -97,7 +98,7 @@ class JournalFile:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA wal_autocheckpoint = 1000")  # pages: about 4 MB between two checkpoints
         if self._pragma("user_version") != VERSION:
-            self.begin()
+            self._connection.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA:
                 self._connection.execute(statement)
             self.commit()
@@ -112,7 +113,13 @@ class JournalFile:
         return self._connection.in_transaction
 
     def begin(self) -> None:
-        """Open a transaction."""
+        """Open a transaction.
+
+        Raises:
+            FileNotFoundError: the file was deleted or replaced; what is written would be found by nobody.
+        """
+        if _identity(self._path) != self._identity:
+            raise FileNotFoundError
         self._connection.execute("BEGIN IMMEDIATE")
 
     def put(self, entry: JournalEntry) -> None:
@@ -179,6 +186,11 @@ def _place(path: Path) -> Path:
         raise JournalError(msg, path=str(path))
     refuse_network(path, os.fsdecode(Path("/proc/self/mountinfo").read_bytes()))
     return path
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _foreign(path: Path) -> JournalError:
