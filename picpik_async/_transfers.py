@@ -104,9 +104,9 @@ class Transfer:
         """
         arrived = self._data.tell()
         if self._total is not None and arrived != self._total:
+            msg = f"body: {arrived} of {self._total} bytes arrived"
             if arrived > self._total:
                 self._clear()
-            msg = f"body: {arrived} of {self._total} bytes arrived"
             raise TransportError(msg, stage="body")
         data = self._data.getvalue()
         self._clear()
