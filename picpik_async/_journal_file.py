@@ -91,7 +91,13 @@ class JournalFile:
             raise _foreign(path)
 
     def _set_up(self, path: Path) -> None:
-        os.chmod(path, 0o600)  # noqa: PTH101 - also one that was copied; the files SQLite makes beside it take its mode
+        for beside in (
+            "",
+            "-wal",
+            "-shm",
+        ):  # a new file is private, and SQLite gives its mode to the others; a copy is not
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + beside).chmod(0o600)
         if self._pragma("journal_mode = WAL") != "wal":
             msg = f"journal {legible(path)}: SQLite's WAL mode does not work there; give a path on a local disk"
             raise JournalError(msg, path=str(path))

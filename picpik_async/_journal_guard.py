@@ -129,15 +129,13 @@ class Lock:
     def __init__(self, path: Path) -> None:
         beside = path.with_name(f"{path.name}.lock")
         self._file: int | None = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._file, _LONGEST_PID, 0).strip()
-            self.release()
-            raise _in_use(path, holder) from None
-        except OSError:
-            self.release()
-            raise
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.release)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _in_use(path, os.pread(self._file, _LONGEST_PID, 0).strip()) from None
+            stack.pop_all()
         _locks.add(self)
         with contextlib.suppress(OSError):  # on a full disk; it only helps those who are kept out
             os.ftruncate(self._file, 0)

@@ -82,7 +82,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="picpik journal", daemon=True)
         self._pending: list[Order] = []  # in the open transaction
         self._since: float | None = None  # when it was opened
-        self._kept: dict[str, Order] = {}  # rows of failed transactions that nobody waits for
+        self._kept: dict[str, JournalEntry] = {}  # rows of failed transactions that nobody waits for
         self._replies: list[tuple[asyncio.Future[Any], Any]] = []
 
     def start(self) -> asyncio.Future[None]:
@@ -149,8 +149,8 @@ class Writer:
             self._pending.append(order)
         try:
             if self._kept and not self._file.writing:
-                for kept in list(self._kept.values()):
-                    self._put(kept)
+                for entry in list(self._kept.values()):
+                    self._put(Order(entry=entry))
             self._put(order)
         except Exception as error:  # noqa: BLE001 - a thread that died would let all who wait do so for ever
             self._give_back(error)
@@ -170,7 +170,8 @@ class Writer:
             self._file.put(order.entry)
         except _UNFIT as error:
             self._pending = [other for other in self._pending if other is not order]
-            self._kept.pop(order.entry.key, None)
+            if self._kept.get(order.entry.key) is order.entry:
+                del self._kept[order.entry.key]
             self._refuse(order, self._failed("cannot hold this row", error))
 
     def _look_up(self, reply: asyncio.Future[Any] | None, question: Callable[[JournalFile], Any]) -> None:
@@ -201,7 +202,7 @@ class Writer:
         for order in pending:
             self._refuse(order, self._failed("cannot be written", error))
             if order.reply is None and order.entry is not None:
-                self._kept[order.entry.key] = order
+                self._kept[order.entry.key] = order.entry
 
     def _refuse(self, order: Order, failure: JournalError) -> None:
         self._answer(order.reply, failure)
@@ -229,9 +230,8 @@ class Writer:
                 time.sleep(PAUSE_SECONDS)
                 self._obey(Order())
                 self._sync()
-        for order in self._kept.values():
-            if order.entry is not None:
-                complain(f"journal {legible(self._path)} is closed", order.entry)
+        for entry in self._kept.values():
+            complain(f"journal {legible(self._path)} is closed", entry)
         with contextlib.suppress(sqlite3.Error, OSError):
             self._file.close()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shaky_disk import SECONDS, ShakyDisk
 
@@ -254,8 +254,8 @@ async def test_a_really_full_file(path: Path, caplog: pytest.LogCaptureFixture) 
     """SQLite's own error, with its own rollback, is handled as the simulated one."""
     connections: list[sqlite3.Connection] = []
 
-    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
-        connections.append(sqlite3.connect(*args, **options, check_same_thread=False))
+    def connect(path: str, **options: Any) -> sqlite3.Connection:
+        connections.append(sqlite3.connect(path, **options, check_same_thread=False))
         return connections[0]
 
     def limit(extra: int) -> None:
@@ -309,6 +309,18 @@ async def test_a_kept_row_that_does_not_fit(path: Path, disk: ShakyDisk, caplog:
         assert ["two"] == [entry.key for entry in await journal.entries()]
 
     assert 2 == len(caplog.messages)
+
+
+async def test_a_row_that_does_not_fit_of_a_job_that_was_kept(path: Path, disk: ShakyDisk) -> None:
+    """The kept row stays, also if the transaction fails again."""
+    async with Journal(path, connect=disk.connect) as journal:
+        disk.failing = {"COMMIT"}
+        journal.record(job(state=JobState.ACK))
+        for _ in range(2):
+            with pytest.raises(JournalError):
+                await journal.commit(job(seed=2**70))
+        disk.failing = set()
+        assert [JobState.ACK] == [entry.state for entry in await journal.entries()]
 
 
 async def test_a_failed_read(path: Path, disk: ShakyDisk) -> None:
@@ -472,6 +484,7 @@ STEPS = st.sampled_from(["record", "commit", "find", "list", "flush"])
 FAULTS = st.sets(st.sampled_from(["BEGIN", "INSERT", "COMMIT"]), max_size=1)
 
 
+@settings(max_examples=50)
 @given(steps=st.lists(st.tuples(STEPS, st.sampled_from("abc"), st.sampled_from(JobState), FAULTS), max_size=20))
 def test_what_the_journal_knows(steps: list[tuple[str, str, JobState, set[str]]], tmp_path_factory: Any) -> None:
     """Whatever fails in between: what it tells is what was recorded last, or an error; and that is on disk in the end."""
