@@ -319,9 +319,14 @@ def _default_threads() -> int:
 class Limits:
     """Bounds on time, memory and concurrency; times in seconds, sizes in bytes.
 
+    An HTTP exchange fails at the first limit it reaches: on the way to a connection, while it is sent, until the head of
+    the answer has arrived, and until its body has. How long an upload may take in all depends on its size.
+
     Attributes:
-        request_timeout: one HTTP exchange; for an upload the longest time without progress, and then the wait for the
-            answer.
+        connect_timeout: looking up the name, connecting, and the TLS handshake, through the proxy if there is one.
+        stall_timeout: the longest time without progress: until the next slice has left, or more of the answer has come.
+        min_upload_rate: bytes per second; a server that takes less in the long run is given up.
+        request_timeout: the answer: how long its head may take once the request has left, and then its body.
         uploads: submits that are sent at the same time; others wait, their pictures opened.
         downloads: pictures fetched at the same time; others wait.
         threads: worker threads that open, decode and write; half as many more encode and hash.
@@ -331,6 +336,9 @@ class Limits:
         max_image_pixels: the most pixels of a picture, sent or fetched.
     """
 
+    connect_timeout: float = attrs.field(default=15.0, validator=above(0))
+    stall_timeout: float = attrs.field(default=30.0, validator=above(0))
+    min_upload_rate: float = attrs.field(default=16_000.0, validator=above(0))
     request_timeout: float = attrs.field(default=60.0, validator=above(0))
     uploads: int = attrs.field(default=32, validator=count(1))
     downloads: int = attrs.field(default=8, validator=count(1))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
@@ -14,12 +16,12 @@ import aiohttp
 import anyio
 import attrs
 
+from picpik_async._patience import Patience
 from picpik_async._retry import parse_retry_after
-from picpik_async.errors import MalformedAnswerError, PicpikError, RequestTimeoutError, TransportError
+from picpik_async.errors import MalformedAnswerError, PicpikError, TransportError
 
 if TYPE_CHECKING:
     import asyncio
-    import ssl
     from types import TracebackType
 
     from aiohttp.abc import AbstractStreamWriter
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from picpik_async._body import Body
     from picpik_async._config import Limits
 
-__all__ = ["AiohttpTransport", "Answer", "BeforeTail", "Transport", "new_client", "read_capped", "translate"]
+__all__ = ["AiohttpTransport", "Answer", "BeforeTail", "Transport", "new_client", "translate"]
 
 BeforeTail = Callable[[], Awaitable[None]]
 USER_AGENT: Final = f"picpik_async/{version('picpik-async')}"
@@ -56,6 +58,8 @@ class Transport(Protocol):
 
     async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
         """Send *body* once and read the answer.
+
+        An answer to a submit that breaks off is returned as far as it has come, with `Answer.broken`.
 
         Args:
             body: send all of `body.head()`, then `body.tail()`.
@@ -95,50 +99,63 @@ class AiohttpTransport:
 
     async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
         """See `Transport.send`."""
+        arrived = _Arrived()
+        try:
+            return await self._send(body, before_tail, arrived)
+        except (TransportError, MalformedAnswerError) as error:
+            if before_tail is None or arrived.head is None:
+                raise
+            return attrs.evolve(arrived.head, body=bytes(arrived.body), broken=str(error))
+
+    async def _send(self, body: Body, before_tail: BeforeTail | None, arrived: _Arrived) -> Answer:
         client = self._reads if before_tail is None else self._submits
         with anyio.CancelScope() as scope:
-            payload = _Payload(body, before_tail, scope, self._limits.request_timeout)
+            patience = Patience(scope, self._limits)
+            payload = _Payload(body, before_tail, patience)
             try:
-                return await self._exchange(client, payload)
+                return await self._exchange(client, payload, patience, arrived)
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise payload.failure or translate(error, self._url, payload.stage) from None
+                raise payload.failure or translate(error, self._url, patience.stage) from None
             finally:
                 payload.abandon()
-        msg = f"{payload.stage}: no progress for {self._limits.request_timeout:g} s with {urlsplit(self._url).hostname}"
-        raise RequestTimeoutError(msg, stage=payload.stage)
+        raise patience.error(urlsplit(self._url).hostname)
 
-    async def _exchange(self, client: aiohttp.ClientSession, payload: _Payload) -> Answer:
+    async def _exchange(
+        self, client: aiohttp.ClientSession, payload: _Payload, patience: Patience, arrived: _Arrived
+    ) -> Answer:
         async with client.post(self._url, data=payload, allow_redirects=False, proxy=self._proxy) as response:
             retry_after = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
+            arrived.head = Answer(response.status, b"", retry_after)
             if not payload.complete:  # who answers before being asked gets no more to read
                 payload.abandon()
-                return Answer(response.status, b"", retry_after)
-            payload.reach("body")
-            data = await read_capped(response, self._limits.max_answer_bytes)
+                return arrived.head
+            patience.start_reading()
+            await _read_into(arrived.body, response, self._limits.max_answer_bytes, patience.note_received)
             payload.keep_connection()
-            return Answer(response.status, data, retry_after)
+            return attrs.evolve(arrived.head, body=bytes(arrived.body))
+
+
+@attrs.define
+class _Arrived:
+    """As much of an answer as there is so far."""
+
+    head: Answer | None = None
+    body: bytearray = attrs.field(factory=bytearray)
 
 
 class _Payload(aiohttp.payload.Payload):
-    """A `Body` as aiohttp wants it, which also holds the exchange's deadline and moves it on with each progress."""
+    """A `Body` as aiohttp wants it, which also notes the progress of the upload."""
 
-    def __init__(self, body: Body, before_tail: BeforeTail | None, scope: anyio.CancelScope, patience: float) -> None:
+    def __init__(self, body: Body, before_tail: BeforeTail | None, patience: Patience) -> None:
         super().__init__(None, content_type="application/json")
         self._size = body.size
         self._body = body
         self._before_tail = before_tail
-        self._scope = scope
         self._patience = patience
         self.failure: PicpikError | None = None
         self.abandoned = False
         self.complete = False
         self._connection: asyncio.Transport | None = None
-        self.reach("connect")
-
-    def reach(self, stage: str) -> None:
-        """Note progress, which renews the deadline."""
-        self.stage = stage
-        self._scope.deadline = anyio.current_time() + self._patience
 
     def abandon(self) -> None:
         """End it here: nothing more leaves, not even what is buffered; merely closed, a connection would send that."""
@@ -167,23 +184,25 @@ class _Payload(aiohttp.payload.Payload):
         await self.write(writer)
 
     async def _write(self, writer: AbstractStreamWriter) -> None:
-        self.reach("send")
+        self._patience.start_sending()
         self._connection = getattr(writer, "transport")  # noqa: B009 - not declared by the abstract writer
         # So that drain() waits until all bytes have left; with high=0 it would wait for ever over TLS.
         self._open_connection().set_write_buffer_limits(high=1, low=0)
         async with aclosing(self._body.head()) as head:
             async for data in head:
                 await writer.write(data)
+                size = len(data)
                 del data  # the connection has its own copy of what is not sent yet
                 await writer.drain()
-                self.reach("send")
+                self._patience.note_sent(size)
         self._open_connection()
+        self._patience.start_sending()
         if self._before_tail is not None:
             await self._before_tail()
             self._open_connection()
         self.complete = True
         await writer.write(self._body.tail())
-        self.reach("headers")
+        self._patience.start_waiting()
 
     def _open_connection(self) -> asyncio.Transport:
         if self.abandoned or self._connection is None or self._connection.is_closing():
@@ -202,38 +221,56 @@ def new_client(ssl: ssl.SSLContext | None, **connector: Any) -> aiohttp.ClientSe
     )
 
 
-async def read_capped(
-    response: aiohttp.ClientResponse, limit: int, *, on_progress: Callable[[int], None] | None = None
-) -> bytes:
-    """The decoded body, of at most *limit* bytes; *on_progress* is told how many have arrived.
+async def _read_into(
+    data: bytearray, response: aiohttp.ClientResponse, limit: int, on_progress: Callable[[int], None]
+) -> None:
+    """Let *data* grow to the decoded body; what has arrived when reading fails is in it.
 
     Raises:
-        MalformedAnswerError: it is longer; reading stops there.
+        MalformedAnswerError: it is longer than *limit*; reading stops there.
     """
-    data = bytearray()
-    async for chunk in response.content.iter_any():
-        data += chunk
-        if len(data) > limit:
-            response.close()
-            msg = f"the answer is longer than {limit} bytes"
-            raise MalformedAnswerError(msg)
-        if on_progress is not None:
+    try:
+        async for chunk in response.content.iter_any():
+            room = limit - len(data)
+            data += chunk[:room]
+            if len(chunk) > room:
+                response.close()
+                msg = f"the answer is longer than {limit} bytes (Limits.max_answer_bytes)"
+                raise MalformedAnswerError(msg)
             on_progress(len(data))
-    return bytes(data)
+    except aiohttp.ClientError:
+        # What came along with the failure is still in the reader, which only repeats the failure unless it is cleared.
+        response.content.set_exception(None)  # type: ignore[arg-type]
+        data += response.content.read_nowait()[: limit - len(data)]
+        raise
 
 
-_HINTS: Final[dict[type[Exception], str]] = {
-    aiohttp.ClientConnectorCertificateError: "; its TLS certificate is not trusted here",
-    aiohttp.ClientConnectorSSLError: "; it does not speak TLS there, or not a version that is accepted here",
-    aiohttp.ClientConnectorDNSError: "; its name is not known, check the endpoint and the network",
-}
+_CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_UNKNOWN_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+
+
+def _diagnose(error: Exception) -> tuple[str, int | None]:
+    """A hint for the message, and `TransportError.retries`."""
+    cause = getattr(error, "os_error", None)
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "; its TLS certificate is not trusted here", 0
+        case aiohttp.ClientConnectorSSLError() if not isinstance(cause, _CUT_OFF):
+            return "; it does not speak TLS there, or not a version that is accepted here", 0
+        case aiohttp.ClientConnectorDNSError() if getattr(cause, "errno", None) in _UNKNOWN_NAME:
+            return "; its name is not known, check the endpoint and the network", 1
+        case aiohttp.ClientConnectorDNSError():
+            return "; its name could not be looked up, check the network", None
+        case aiohttp.ClientHttpProxyError(status=407):
+            return "; the proxy asks for a user and a password", 0
+    return "", None
 
 
 def translate(error: Exception, url: str, stage: str) -> TransportError:
     """A foreign error as ours, without what it quotes: foreign messages may hold signed addresses and headers."""
     parts = urlsplit(url)
     number = getattr(error, "errno", None)
-    hint = _HINTS.get(type(error), "")
+    hint, retries = _diagnose(error)
     reason = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 and not hint else ""
     msg = f"{stage}: {type(error).__name__}{reason} with {parts.netloc.rpartition('@')[2]}{hint}"
-    return TransportError(msg, stage=stage)
+    return TransportError(msg, stage=stage, retries=retries)

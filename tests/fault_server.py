@@ -188,6 +188,7 @@ class FaultServer:
 
     def _serve(self, connection: socket.socket) -> None:
         connection.settimeout(SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is not lost in a reset after it
         with contextlib.ExitStack() as stack:
             stack.callback(connection.close)
             if self._tls is not None:

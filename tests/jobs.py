@@ -15,7 +15,7 @@ from picpik_async import Credentials, Limits, ModifyMaskedPixels, PicpikSession,
 CREDENTIALS = Credentials("public-key", "canary-private-key")
 UUID = "5ae03609-0000-4000-8000-000000000001"
 THREADS = ThreadPoolExecutor(2)
-QUICK = Limits(request_timeout=0.3)
+QUICK = Limits(stall_timeout=0.3, request_timeout=0.3)
 
 
 @functools.cache

@@ -113,7 +113,11 @@ class Storm:
 
     async def _pair(self, url: str, names: Iterable[str], rng: random.Random, report: Report) -> None:
         large = any(name.endswith("large") for name in names)
-        limits = Limits(request_timeout=2) if large else Limits(request_timeout=0.3, slice_size=9000)
+        limits = (
+            Limits(stall_timeout=2, request_timeout=2)
+            if large
+            else Limits(stall_timeout=0.3, request_timeout=0.3, slice_size=9000)
+        )
         options = {"limits": limits, "retry": RetryPolicy(base_delay=0)}
         async with session(url, ssl=self.tls, **options) as picpik, asyncio.TaskGroup() as group:
             for name in names:

@@ -53,7 +53,8 @@ ALLOWED = {
     "_schedule": "_watched",
     "_poller": "_deadlines _endings _schedule _tasks errors",
     # out and in
-    "_transport": "_retry errors",
+    "_patience": "errors",
+    "_transport": "_patience _retry errors",
     "_verification": "_pixels errors",
     "_addresses": "_config errors",
     "_slots": "",

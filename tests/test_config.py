@@ -284,6 +284,9 @@ ABOVE_ZERO: list[tuple[Any, str]] = [
     (PollPolicy, "max_interval"),
     (PollPolicy, "max_backoff"),
     (PollPolicy, "max_requests_per_second"),
+    (Limits, "connect_timeout"),
+    (Limits, "stall_timeout"),
+    (Limits, "min_upload_rate"),
     (Limits, "request_timeout"),
 ]
 

@@ -59,7 +59,7 @@ async def test_fault(kind: str, tmp_path: Path) -> None:
     """Each fault strikes; a refusal is not charged, and everything else is as soon as the request is whole."""
     with LedgerServer(tmp_path / "ledger", seed=1, faults=1, kinds=(kind,)) as server:
         for number in range(6):
-            async with session(server.url, limits=Limits(request_timeout=0.1)) as picpik:
+            async with session(server.url, limits=Limits(stall_timeout=0.1, request_timeout=0.1)) as picpik:
                 with contextlib.suppress(PicpikError):
                     await picpik.submit(small_job(), request_uuid=str(number))
         server.settle()

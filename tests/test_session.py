@@ -623,7 +623,7 @@ async def test_cancelled_and_unknown(caplog: pytest.LogCaptureFixture) -> None:
 async def test_cancelled_in_the_queue() -> None:
     """A submit that waits for its turn is dropped with its caller."""
     with FaultServer(after_reading(lambda exchange: exchange.hang())) as server:
-        async with session(server.url, limits=Limits(uploads=1, request_timeout=0.3)) as picpik:
+        async with session(server.url, limits=Limits(uploads=1, stall_timeout=0.3, request_timeout=0.3)) as picpik:
 
             async def submit() -> None:
                 with pytest.raises(SubmitOutcomeUnknownError):

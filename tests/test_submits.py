@@ -149,7 +149,7 @@ async def test_hang_after_the_tail(request_: ModifyMaskedPixels) -> None:
     with FaultServer(after_reading(lambda exchange: exchange.hang())) as server:
         error = await failure(server, request_, SubmitOutcomeUnknownError, limits=QUICK)
 
-        assert "no progress for 0.3 s" in str(error)
+        assert "no whole answer within 0.3 s" in str(error)
         assert 1 == len(server.complete)
 
 
@@ -485,7 +485,7 @@ async def test_never_paid_twice_never_lost(caplog: pytest.LogCaptureFixture) -> 
     rng = random.Random(seed)
     trials = [Trial(f"trial-{number}") for number in range(240)]
     request = job(180)
-    limits = Limits(request_timeout=0.25, slice_size=9000, uploads=20)
+    limits = Limits(stall_timeout=0.25, request_timeout=0.25, slice_size=9000, uploads=20)
     chaos = Chaos(seed)
     with FaultServer(chaos) as server:
         async with session(server.url, limits=limits) as picpik:

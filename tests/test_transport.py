@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import socket
 import ssl
 import time
 import tracemalloc
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import anyio
 import anyio.to_thread
+import attrs
 import pytest
 import trustme
 from aiohttp import client_exceptions
@@ -28,6 +30,7 @@ from yarl import URL
 from picpik_async._body import Body, lay_out
 from picpik_async._config import Limits, Secret
 from picpik_async._images import ImageSource
+from picpik_async._patience import Patience
 from picpik_async._transport import AiohttpTransport, Answer, _Payload, translate
 from picpik_async.errors import (
     InvalidRequestError,
@@ -37,7 +40,7 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
     from fault_server import Exchange
 
@@ -76,7 +79,8 @@ async def nothing() -> None:
 @asynccontextmanager
 async def connected(server: FaultServer, *, patience: float = 10, **options: Any) -> AsyncIterator[AiohttpTransport]:
     """A transport to *server*."""
-    limits = Limits(request_timeout=patience, max_answer_bytes=options.pop("max_answer_bytes", 8 * 1024**2))
+    fields = {name: options.pop(name) for name in attrs.fields_dict(Limits) if name in options}
+    limits = Limits(**{"stall_timeout": patience, "request_timeout": patience} | fields)
     async with AiohttpTransport(server.url + "/", limits, **options) as transport:
         yield transport
 
@@ -163,6 +167,7 @@ async def test_untrusted_server_gets_no_byte(body: Body, server_tls: ssl.SSLCont
                 await transport.send(body, before_tail=nothing)
 
         assert "connect" == caught.value.stage
+        assert not caught.value.retryable
         assert [] == server.requests
 
 
@@ -257,23 +262,211 @@ async def test_slow_upload_may_take_its_time() -> None:
     assert time.monotonic() - start > 1
 
 
-@pytest.mark.parametrize(
-    ("sent", "stage"),
-    [
-        pytest.param(b"", "headers", id="no answer"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nContent-", "headers", id="half a header"),
-        pytest.param(raw_answer(b"{}", headers={"Content-Length": 3}), "body", id="half a body"),
-    ],
-)
-async def test_answer_that_stalls(body: Body, sent: bytes, stage: str) -> None:
-    """Waiting for the answer ends within the request timeout, and says how far it got."""
-    with FaultServer(after_reading(sent, lambda exchange: exchange.hang())) as server:
-        async with connected(server, patience=0.3) as transport:
-            with pytest.raises(RequestTimeoutError) as caught:
+async def test_slow_upload_has_a_minimum_rate() -> None:
+    """A server that keeps taking a little is given up, too, if it is too little in the long run."""
+
+    def slowly(exchange: Exchange) -> None:
+        for size in range(0, exchange.length, 1_000_000):
+            exchange.read(size)
+            exchange.stopped.wait(0.1)
+
+    with FaultServer(slowly) as server:
+        async with connected(server, stall_timeout=0.6, min_upload_rate=1e8) as transport:
+            body = await large_body(2000)
+            start = time.monotonic()
+            with pytest.raises(
+                RequestTimeoutError, match=r"send: less than 1e\+08 bytes/s .*min_upload_rate"
+            ) as caught:
                 await transport.send(body, before_tail=nothing)
 
-        assert stage == caught.value.stage
+    assert time.monotonic() - start < 1.6
+    assert "send" == caught.value.stage
+
+
+async def test_server_that_reads_next_to_nothing() -> None:
+    """A kilobyte now and then is no progress of an upload."""
+
+    def drip(exchange: Exchange) -> None:
+        for size in range(0, exchange.length, 1000):
+            exchange.read(size)
+            exchange.stopped.wait(0.1)
+
+    with FaultServer(drip) as server:
+        async with connected(server, stall_timeout=0.3) as transport:
+            body = await large_body(2000)
+            start = time.monotonic()
+            with pytest.raises(RequestTimeoutError, match=r"send: no progress for 0.3 s .*Limits.stall_timeout"):
+                await transport.send(body, before_tail=nothing)
+
+    assert time.monotonic() - start < 1.3
+
+
+async def test_handshake_that_hangs(body: Body) -> None:
+    """A connection without TLS on the other side is given up in time."""
+    with FaultServer(answering({})) as server:
+        start = time.monotonic()
+        async with AiohttpTransport(server.url.replace("http", "https"), Limits(connect_timeout=0.3)) as transport:
+            with pytest.raises(
+                RequestTimeoutError, match=r"connect: no connection within 0.3 s .*connect_time"
+            ) as caught:
+                await transport.send(body, before_tail=nothing)
+
+    assert 0.3 <= time.monotonic() - start < 1.3
+    assert "connect" == caught.value.stage
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "hint", "retryable"),
+    [
+        pytest.param(lambda exchange: exchange.hang(), RequestTimeoutError, "no connection", True, id="hang"),
+        pytest.param(lambda exchange: exchange.reset(), TransportError, "connect: ", True, id="reset"),
+        pytest.param(answering(b"", status=502), TransportError, "ClientHttpProxyError", True, id="502"),
+        pytest.param(answering(b"", status=407), TransportError, "asks for a user and a password", False, id="407"),
+    ],
+)
+async def test_proxy_that_opens_no_tunnel(
+    script: Callable[[Exchange], None], kind: type[TransportError], hint: str, *, retryable: bool
+) -> None:
+    """Without a tunnel nothing is sent, and only a proxy that wants a password will not change its mind."""
+    with FaultServer(script) as proxy:
+        limits = Limits(connect_timeout=0.3)
+        async with AiohttpTransport("https://192.0.2.1/", limits, proxy=proxy.url) as transport:
+            with pytest.raises(kind, match=hint) as caught:
+                await transport.send(small_body(), before_tail=nothing)
+
+        assert ["CONNECT"] == [request.method for request in proxy.requests]
+    assert "connect" == caught.value.stage
+    assert retryable == caught.value.retryable
+
+
+HALF = raw_answer(b"{}", headers={"Content-Length": 3})
+
+
+def dripping(data: bytes, *, first: bytes = b"") -> Callable[[Exchange], None]:
+    """A script: read the request, send *first*, then a byte of *data* now and then."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.read()
+        exchange.send(first)
+        for byte in data:
+            exchange.send(bytes([byte]))
+            exchange.stopped.wait(0.05)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        pytest.param(after_reading(lambda exchange: exchange.hang()), "headers: no whole answer", id="no answer"),
+        pytest.param(dripping(raw_answer(b"{}")), "headers: no whole answer within 0.4 s", id="drip of headers"),
+        pytest.param(
+            after_reading(HALF, lambda exchange: exchange.hang()), "body: no progress for 0.3 s", id="half a body"
+        ),
+        pytest.param(
+            dripping(b" " * 40, first=raw_answer(b"", headers={"Content-Length": 40})), "body: no whole", id="drip"
+        ),
+    ],
+)
+async def test_answer_that_stalls(body: Body, script: Callable[[Exchange], None], message: str) -> None:
+    """Waiting for the answer ends in time, also if it comes in crumbs, and says how far it got."""
+    with FaultServer(script) as server:
+        async with connected(server, stall_timeout=0.3, request_timeout=0.4) as transport:
+            start = time.monotonic()
+            with pytest.raises(RequestTimeoutError, match=message) as caught:
+                await transport.send(body)
+
+        assert time.monotonic() - start < 1.4
+        assert message.startswith(f"{caught.value.stage}: ")
         assert 1 == len(server.complete)
+
+
+DOCUMENT = b'{"RetCode": 0, "TaskUID": "26edb0bf", "Text": "the end"}'
+CHUNKED: dict[str, object] = {"Transfer-Encoding": "chunked", "Content-Length": None}
+
+
+def half_packed() -> bytes:
+    """A chunk that can be unpacked, and one that cannot."""
+    pack = zlib.compressobj(wbits=31)
+    chunks = [pack.compress(DOCUMENT[:40]) + pack.flush(zlib.Z_SYNC_FLUSH), b"\xff" * 9]
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+
+
+def pause(exchange: Exchange) -> None:
+    """A step: let what was sent arrive on its own."""
+    exchange.stopped.wait(0.02)
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize(
+    ("headers", "sent", "end", "why"),
+    [
+        pytest.param({"Content-Length": 50}, DOCUMENT[:40], "hang", "body: no progress for 0.3 s", id="hang"),
+        pytest.param({"Content-Length": 50}, DOCUMENT[:40], "reset", "body: Client", id="RST"),
+        pytest.param({"Content-Length": 50}, DOCUMENT[:40], "finish", "body: ClientPayloadError", id="FIN"),
+        pytest.param(CHUNKED, b"28\r\n%s\r\nx" % DOCUMENT[:40], "hang", "body: no progress", id="chunk"),
+    ],
+)
+async def test_broken_answer_of_a_submit(
+    headers: dict[str, object],
+    sent: bytes,
+    end: str,
+    why: str,
+    *,
+    encrypted: bool,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+) -> None:
+    """What has come of the answer to a paid request is handed over, with the reason why there is not more."""
+    script = after_reading(
+        raw_answer(b"", headers=headers),
+        pause,
+        sent,
+        lambda exchange: getattr(exchange, end)(),
+    )
+    with FaultServer(script, tls=server_tls if encrypted else None) as server:
+        async with connected(server, stall_timeout=0.3, ssl=client_tls) as transport:
+            answer = await transport.send(small_body(), before_tail=nothing)
+            with pytest.raises(TransportError, match=why):
+                await transport.send(small_body())
+
+    assert Answer(200, DOCUMENT[:40], None, answer.broken) == answer
+    assert answer.broken is not None
+    assert why in answer.broken
+
+
+async def test_answer_that_is_broken_when_it_comes() -> None:
+    """What can be unpacked is kept, even if it comes in one piece with what cannot."""
+    sent = raw_answer(half_packed(), headers={"Content-Encoding": "gzip"} | CHUNKED)
+    with FaultServer(after_reading(sent, lambda exchange: exchange.finish())) as server:
+        async with connected(server) as transport:
+            answer = await transport.send(small_body(), before_tail=nothing)
+
+    assert Answer(200, DOCUMENT[:40], None, answer.broken) == answer
+    assert "body: ClientPayloadError" in str(answer.broken)
+
+
+async def test_broken_answer_at_every_byte() -> None:
+    """Wherever the answer breaks off, all before that is kept."""
+    whole = raw_answer(DOCUMENT)
+    cuts = [*range(len(whole) - len(DOCUMENT), len(whole))]
+    scripts = [after_reading(whole[:cut], lambda exchange: exchange.reset()) for cut in cuts]
+    with FaultServer(*scripts) as server:
+        async with connected(server) as transport:
+            answers = [await transport.send(small_body(), before_tail=nothing) for _ in cuts]
+
+    assert [DOCUMENT[:size] for size in range(len(DOCUMENT))] == [answer.body for answer in answers]
+    assert all(answer.broken for answer in answers)
+
+
+async def test_endless_answer_of_a_submit() -> None:
+    """The beginning of an answer that is too long is handed over, too."""
+    with FaultServer(answering(DOCUMENT)) as server:
+        async with connected(server, max_answer_bytes=40) as transport:
+            answer = await transport.send(small_body(), before_tail=nothing)
+
+    assert Answer(200, DOCUMENT[:40], None, "the answer is longer than 40 bytes (Limits.max_answer_bytes)") == answer
 
 
 @pytest.mark.parametrize("status", [200, 413, 500])
@@ -467,7 +660,7 @@ def test_answer_does_not_show_its_body() -> None:
 async def test_payload_is_never_text() -> None:
     """What aiohttp is handed cannot be turned to text, so nothing can log it."""
     with pytest.raises(NotImplementedError):
-        _Payload(small_body(), None, anyio.CancelScope(), 1).decode()
+        _Payload(small_body(), None, Patience(anyio.CancelScope(), Limits())).decode()
 
 
 def client_errors() -> Iterator[Any]:
@@ -509,6 +702,32 @@ def client_errors() -> Iterator[Any]:
         ValueError(CANARY),
         ssl.SSLError(1, CANARY),
     )
+
+
+def connection_error(kind: Any, cause: OSError) -> Exception:
+    """What aiohttp makes of *cause*."""
+    error: Exception = kind(ConnectionKey("localhost", 1, True, True, None, None, None, None), cause)  # noqa: FBT003
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "retries"),
+    [
+        (connection_error(aiohttp.ClientConnectorDNSError, socket.gaierror(socket.EAI_NONAME, "")), 1),
+        (connection_error(aiohttp.ClientConnectorDNSError, socket.gaierror(socket.EAI_NODATA, "")), 1),
+        (connection_error(aiohttp.ClientConnectorDNSError, socket.gaierror(socket.EAI_AGAIN, "")), None),
+        (connection_error(aiohttp.ClientConnectorDNSError, TimeoutError()), None),
+        (connection_error(aiohttp.ClientConnectorError, ConnectionRefusedError()), None),
+        (connection_error(aiohttp.ClientConnectorSSLError, ssl.SSLEOFError()), None),
+        (connection_error(aiohttp.ClientConnectorSSLError, ssl.SSLError(1, "WRONG_VERSION_NUMBER")), 0),
+        (connection_error(aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError()), 0),
+        (connection_error(aiohttp.ClientProxyConnectionError, ConnectionRefusedError()), None),
+        (aiohttp.ServerDisconnectedError(), None),
+    ],
+)
+def test_what_stays_as_it_is_needs_no_other_try(error: Exception, retries: int | None) -> None:
+    """A wrong certificate or protocol is not tried again, an unknown name once more, and the rest as often as allowed."""
+    assert retries == translate(error, "https://localhost/", "connect").retries
 
 
 @pytest.mark.parametrize("error", [*client_errors()], ids=lambda error: type(error).__name__)

@@ -1,0 +1,73 @@
+"""How long each stage of an HTTP exchange may take: one deadline, which progress moves on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from picpik_async.errors import RequestTimeoutError
+
+if TYPE_CHECKING:
+    from picpik_async._config import Limits
+
+__all__ = ["Patience"]
+
+_WHAT: Final = {
+    "connect_timeout": "no connection within {limit:g} s",
+    "stall_timeout": "no progress for {limit:g} s",
+    "min_upload_rate": "less than {limit:g} bytes/s were taken",
+    "request_timeout": "no whole answer within {limit:g} s",
+}
+
+
+class Patience:
+    """The deadline of one exchange, kept in the cancel scope it runs in.
+
+    Attributes:
+        stage: how far the exchange got: `connect`, `send`, `headers` or `body`.
+    """
+
+    def __init__(self, scope: anyio.CancelScope, limits: Limits) -> None:
+        self._scope = scope
+        self._limits = limits
+        self._enter("connect", "connect_timeout")
+
+    def start_sending(self) -> None:
+        """There is a connection, or all but the tail has left."""
+        self._enter("send", "stall_timeout")
+
+    def note_sent(self, size: int) -> None:
+        """*size* bytes have left; what was fast saves up no more than one stall."""
+        stalled = anyio.current_time() + self._limits.stall_timeout
+        too_slow = self._scope.deadline + size / self._limits.min_upload_rate
+        self._wait_until((stalled, "stall_timeout"), (too_slow, "min_upload_rate"))
+
+    def start_waiting(self) -> None:
+        """The request is complete."""
+        self._enter("headers", "request_timeout")
+
+    def start_reading(self) -> None:
+        """The head of the answer has arrived."""
+        self._enter("body", "request_timeout")
+        self._end = self._scope.deadline
+        self.note_received()
+
+    def note_received(self, _size: int = 0) -> None:
+        """Some of the answer's body has arrived."""
+        stalled = anyio.current_time() + self._limits.stall_timeout
+        self._wait_until((stalled, "stall_timeout"), (self._end, "request_timeout"))
+
+    def error(self, host: str | None) -> RequestTimeoutError:
+        """The error for an exchange with *host* whose time is up."""
+        what = _WHAT[self._setting].format(limit=getattr(self._limits, self._setting))
+        msg = f"{self.stage}: {what} with {host} (Limits.{self._setting})"
+        return RequestTimeoutError(msg, stage=self.stage)
+
+    def _enter(self, stage: str, setting: str) -> None:
+        self.stage = stage
+        self._wait_until((anyio.current_time() + getattr(self._limits, setting), setting))
+
+    def _wait_until(self, *ends: tuple[float, str]) -> None:
+        """Let the first of *ends*, each of which a setting stands for, be the deadline."""
+        self._scope.deadline, self._setting = min(ends)
