@@ -16,6 +16,7 @@ from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPol
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._images import ImageSource
 from picpik_async._inputs import ImageInput
+from picpik_async._outcomes import Outcome, Progress
 from picpik_async._requests import (
     GetCreditBalance,
     ListModels,
@@ -50,9 +51,11 @@ __all__ = [
     "Model",
     "Models",
     "ModifyMaskedPixels",
+    "Outcome",
     "PicpikError",
     "PicpikSession",
     "PollPolicy",
+    "Progress",
     "ResultImage",
     "RetryPolicy",
     "Task",

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import uuid
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio._backends._asyncio  # anyio would import it on first use, which stalls the loop for 10 to 20 ms
@@ -32,7 +32,7 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from picpik_async._config import PollPolicy
     from picpik_async._downloads import Downloads
@@ -217,6 +217,10 @@ class Engine:
             row = rows.get(task_uid)
             if row is None or (row.status is TaskStatus.UNKNOWN and not row.finished):
                 await note_failure(self._journal, TaskTerminatedError("terminated on request", task_uid=task_uid))
+
+    def launch(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start *work*, which must not raise, in the owner's task group."""
+        self._group.start_soon(work)
 
     async def detached(self, errand: Errand[T]) -> T:
         """Run *errand* in the owner's task group, where cancelling the caller does not reach it."""

@@ -12,6 +12,7 @@ import anyio
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._lifecycle import Lifecycle
 from picpik_async._link import Link
+from picpik_async._map import Outcomes, Plan, Requests
 from picpik_async._poller import check_timeout
 from picpik_async._ranges import one_text, refused
 from picpik_async._recovery import Proposal, adopt, propose
@@ -21,6 +22,10 @@ from picpik_async._tasks import Task
 from picpik_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from picpik_async._outcomes import Progress
     from picpik_async._results import TaskResult
     from picpik_async._types import CreditBalance, Models
 
@@ -119,6 +124,47 @@ class PicpikSession(Lifecycle):
             if on_cancel == "terminate":
                 await engine.call_off(submit)
             raise
+
+    def map(
+        self,
+        requests: Requests,
+        *,
+        concurrency: int | None = None,
+        in_flight: int = 1000,
+        ordered: bool = False,
+        save_to: str | os.PathLike[str] | None = None,
+        timeout: float | EllipsisType | None = ...,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Outcomes:
+        """Run many requests; iterate over it asynchronously for one `Outcome` per input, whatever becomes of it.
+
+        Inputs are pulled while there is room, from the event loop. When credits run out or too many outcomes are
+        unknown, nothing more is submitted, and what is paid is finished. With a journal a rerun goes on where the last
+        one was: what is done is handed out, what is paid is awaited, and what may be paid is not sent again.
+
+        Args:
+            requests: an iterable or async iterable of requests, or of pairs `(key, request)`, see `submit`. If it raises,
+                so does the iteration, after all that came before.
+            concurrency: inputs that are prepared and submitted at once; left out, it is `Limits.uploads`.
+            in_flight: inputs that are pulled, and whose outcome is not taken yet.
+            ordered: in the order of the inputs, rather than as they end.
+            save_to: a folder for the pictures; left out, results are handed out unread.
+            timeout: seconds for each task, as in `Task.wait`.
+            on_progress: called on the event loop with each change of `Outcomes.progress`.
+
+        Raises:
+            InvalidRequestError: an argument is of the wrong kind, or out of range; the inputs are not looked at.
+        """
+        self._seconds(timeout)
+        plan = Plan(
+            concurrency=self._limits.uploads if concurrency is None else concurrency,
+            in_flight=in_flight,
+            ordered=ordered,
+            save_to=save_to,
+            timeout=timeout,
+            on_progress=on_progress,
+        )
+        return Outcomes(self, requests, plan)
 
     async def recover(self) -> tuple[JournalEntry, ...]:
         """The jobs in the journal that are open, oldest first.

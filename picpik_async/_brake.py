@@ -1,0 +1,88 @@
+"""When a map of many requests stops submitting: no credits are left, or too many outcomes are unknown."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from picpik_async.errors import PicpikError, SubmitPausedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from picpik_async._config import Dialect
+    from picpik_async._types import CreditBalance
+    from picpik_async.errors import ApiError
+
+__all__ = ["Brake"]
+
+_PAUSE: Final = 3.0  # seconds from one look at the balance to the next
+
+
+class Brake:
+    """Stops the submits of one map, once and for all.
+
+    Args:
+        dialect: the `RetCode`s that mean "not enough credits".
+        balance: asks for the credits that are left.
+        clock: the time in seconds.
+
+    Attributes:
+        stopped: nothing is to be submitted any more.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        balance: Callable[[], Awaitable[CreditBalance]],
+        *,
+        clock: Callable[[], float] = anyio.current_time,
+    ) -> None:
+        self.stopped = False
+        self._dialect = dialect
+        self._balance = balance
+        self._clock = clock
+        self._least = 0
+        self._looked_at = -math.inf
+        self._looking = anyio.Lock()
+        self._reason = ""
+
+    def error(self) -> SubmitPausedError:
+        """The error for a request that is not submitted any more."""
+        msg = (
+            f"not submitted, and nothing was sent: {self._reason}; this map submits nothing more, and finishes what is paid;"
+            " run the rest again later"
+        )
+        return SubmitPausedError(msg)
+
+    def paused(self) -> None:
+        """Stop, since the session has paused all submits."""
+        self._stop("too many submits had an unknown outcome, and each of them may be charged")
+
+    def paid(self, cost: int) -> None:
+        """Note what a task has cost."""
+        if cost > 0:
+            self._least = min(self._least or cost, cost)
+
+    async def refused(self, error: ApiError) -> None:
+        """Look whether a submit was refused for want of credits, and stop if so."""
+        if error.ret_code in self._dialect.no_credit_ret_codes:
+            self._stop(f"the credits of the account have run out (RetCode {error.ret_code})")
+        async with self._looking:
+            now = self._clock()
+            if self.stopped or now < self._looked_at + _PAUSE:
+                return
+            self._looked_at = now
+            try:
+                left = (await self._balance()).remaining_credits
+            except PicpikError:  # nobody knows, so it goes on
+                return
+        if left <= 0 or left < self._least:
+            self._stop(f"the credits of the account have run out ({left} are left)")
+
+    def _stop(self, reason: str) -> None:
+        if not self.stopped:
+            self.stopped = True
+            self._reason = reason
