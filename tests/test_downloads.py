@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gzip
 import io
 import logging
+import socket
+import struct
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -14,21 +19,30 @@ import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import anyio
+import anyio.to_thread
 import pytest
+from aiohttp.abc import AbstractResolver
 from anyio import CapacityLimiter
 from fault_server import Exchange, FaultServer, after_reading, answering, in_turn, raw_answer
 from jobs import picture
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
+from spellings import BAD_HOSTS, INTERNAL
 
-from picpik_async import Endpoint, Limits, RetryPolicy
+from picpik_async import Endpoint, Limits, ResultImage, RetryPolicy
 from picpik_async._config import Secret
-from picpik_async._downloads import Downloads
+from picpik_async._downloads import Downloads, _next_hop
+from picpik_async._retry import RetryBudget
+from picpik_async._transport import new_client
 from picpik_async.errors import DownloadError, InvalidImageError, ResultExpiredError, UnsafeUrlError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from aiohttp.abc import ResolveResult
 
 pytestmark = pytest.mark.anyio
 
@@ -46,10 +60,13 @@ def _secrets_stay(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def opened(*, attempts: int = 3, **limits: Any) -> AsyncIterator[Downloads]:
+async def opened(
+    *, attempts: int = 3, endpoint: Endpoint = LOCAL, options: dict[str, Any] | None = None, **limits: Any
+) -> AsyncIterator[Downloads]:
     """A client for results."""
     retry = RetryPolicy(attempts=attempts, base_delay=0)
-    async with Downloads(LOCAL, Limits(**{"request_timeout": 10} | limits), retry, CapacityLimiter(2)) as downloads:
+    bounds = Limits(**{"request_timeout": 10} | limits)
+    async with Downloads(endpoint, bounds, retry, CapacityLimiter(2), **options or {}) as downloads:
         yield downloads
 
 
@@ -302,3 +319,440 @@ async def test_the_thread_limit_holds_under_native_cancellation(monkeypatch: pyt
             assert picture() == await downloads.fetch(signed(server.url), **MINE)
 
     assert 3 == sum(begun.acquire(blocking=False) for _ in range(9))
+
+
+async def test_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever gives up sees the address in no frame of the traceback."""
+    with FaultServer(after_reading(lambda exchange: exchange.hang())) as server:
+        async with opened() as downloads:
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(0.1):
+                    await downloads.fetch(signed(server.url), **MINE)
+
+    assert caught.value.__cause__ is not None
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert CANARY not in "".join(report.format())
+    assert CANARY not in caplog.text
+
+
+async def test_stall() -> None:
+    """What has come fast buys no time for what does not come."""
+
+    def stall(exchange: Exchange) -> None:
+        exchange.send(raw_answer(bytes(1_000_000), headers={"Content-Length": 2_000_000}))
+        exchange.hang()
+
+    start = time.monotonic()
+    message, _ = await failure(stall, DownloadError, request_timeout=0.3, attempts=1)
+
+    assert "nothing came for 0.3 s" in message
+    assert time.monotonic() - start < 2
+
+
+async def test_empty_budget() -> None:
+    """Retries are paid from the session's budget, and repaid by success."""
+    budget = RetryBudget()
+    with FaultServer(in_turn(answering(b"", status=500), answering(picture()))) as server:
+        async with opened(options={"budget": budget}) as downloads:
+            await downloads.fetch(signed(server.url), **MINE)
+    assert budget.CAPACITY == budget.tokens
+
+    budget.tokens = 0
+    with FaultServer(in_turn(answering(b"", status=500), answering(picture()))) as server:
+        async with opened(options={"budget": budget}) as downloads:
+            with pytest.raises(DownloadError, match="HTTP 500"):
+                await downloads.fetch(signed(server.url), **MINE)
+
+
+# --- going on where it broke off --------------------------------------------------------------------------------------
+
+
+def serving(
+    data: bytes, *, etag: str | None = '"v1"', end: Callable[[Exchange], None] = Exchange.finish
+) -> Callable[[Exchange], None]:
+    """A script: serve ranges of *data*; `/n` breaks off after *n* bytes at first, `/n/always` each time."""
+    seen = set()
+
+    def script(exchange: Exchange) -> None:
+        size, _, always = exchange.target.strip("/").partition("/")
+        asked = exchange.headers.get("range") if exchange.headers.get("if-range") == etag else None
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        headers: dict[str, object] = {"ETag": etag, "Content-Length": len(data) - start}
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        answer = raw_answer(data[start:], status=206 if asked else 200, headers=headers)
+        if exchange.target in seen and not always:
+            exchange.send(answer)
+            return
+        seen.add(exchange.target)
+        exchange.send(answer[: len(answer) - len(data) + start + int(size)])
+        end(exchange)
+
+    return script
+
+
+def reset(exchange: Exchange) -> None:
+    """Send RST once what was sent may have been read."""
+    exchange.stopped.wait(0.002)
+    exchange.reset()
+
+
+class Fetcher:
+    """What pictures need of a session: the client for results."""
+
+    def __init__(self, downloads: Downloads) -> None:
+        self._downloads = downloads
+
+    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
+        """See `Fetcher.fetch`."""
+        del index
+        return await self._downloads.fetch(url, task_uid=task_uid, expires=expires)
+
+    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """See `Fetcher.in_thread`."""
+        return await anyio.to_thread.run_sync(function, *args)
+
+
+async def save_all(server: FaultServer, paths: Sequence[str], folder: Path) -> list[Path]:
+    """Save the picture at each path, as far as it arrives."""
+    saved = []
+    async with opened(attempts=2, downloads=8, request_timeout=5) as downloads, anyio.create_task_group() as group:
+
+        async def save(index: int) -> None:
+            image = ResultImage(server.url + paths[index], Fetcher(downloads), task_uid="a-task", index=index)
+            with contextlib.suppress(DownloadError):
+                saved.append(await image.save(folder))
+
+        for index in range(len(paths)):
+            group.start_soon(save, index)
+    return saved
+
+
+def names(folder: Path) -> list[str]:
+    """All files in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def check_truncations(folder: Path, data: bytes, sizes: Sequence[int]) -> None:
+    """Cut after each of the sizes: resumed and whole if it can be, absent if not."""
+    once, always = [f"/{size}" for size in sizes], [f"/{size}/always" for size in sizes[:: len(sizes) // 10]]
+    for end in (Exchange.finish, reset):
+        with FaultServer(serving(data, end=end)) as server:
+            saved = await save_all(server, once, folder)
+            ranges = sum("range" in request.headers for request in server.requests)
+        assert len(sizes) == len(saved)
+        assert len(sizes) - 1 <= ranges <= len(sizes)  # nothing to go on with if cut after the headers
+        assert {data} == {path.read_bytes() for path in saved}
+        assert len(sizes) == len(names(folder))
+
+    with FaultServer(serving(data, etag=None)) as server:
+        assert len(sizes) == len(await save_all(server, once, folder))
+        assert not any("range" in request.headers for request in server.requests)
+    nothing = folder / "nothing"
+    with FaultServer(serving(data, etag=None)) as server:
+        assert [] == await save_all(server, always, nothing)
+    assert not nothing.exists()
+
+
+async def test_truncated_at_every_kib(tmp_path: Path) -> None:
+    """Wherever a transfer breaks off, by FIN or RST, it is resumed; a file is whole or absent."""
+    data = picture(128)
+    await check_truncations(tmp_path, data, range(0, len(data), 1024))
+
+
+@pytest.mark.long
+async def test_truncated_at_every_kib_of_a_large_picture(tmp_path: Path) -> None:
+    """The same of a picture of 3 MB."""
+    data = picture(1024)
+    await check_truncations(tmp_path, data, range(0, len(data), 1024))
+
+
+async def test_resumed_after_a_stall() -> None:
+    """A transfer that stalls is resumed, too, as often as there are attempts."""
+    data = picture()
+    with FaultServer(serving(data, end=Exchange.hang)) as server:
+        async with opened(attempts=2, request_timeout=0.2) as downloads:
+            assert data == await downloads.fetch(Secret(f"{server.url}/5000"), **MINE)
+        assert [None, "bytes=5000-"] == [request.headers.get("range") for request in server.requests]
+
+
+@pytest.mark.parametrize("status", [416, 206])
+async def test_resumed_by_another_server(status: int) -> None:
+    """An answer that does not continue the transfer starts it anew."""
+    first = after_reading(raw_answer(picture(), headers={"ETag": '"1"'})[:5000], lambda exchange: exchange.finish())
+    with FaultServer(in_turn(first, answering(b"xyz", status=status), answering(picture()))) as server:
+        assert picture() == await fetch(server)
+        ranges = [request.headers.get("range", "all") for request in server.requests]
+
+    assert ["all", "all"] == ranges[::2]
+    assert ranges[1].startswith("bytes=")
+
+
+async def test_damaged_rest() -> None:
+    """A whole made of parts that do not belong together is not taken, and not continued either."""
+    data = picture()
+    one = after_reading(raw_answer(data, headers={"ETag": '"1"'})[:5000], lambda exchange: exchange.finish())
+
+    def rest(exchange: Exchange) -> None:
+        start = int(exchange.headers["range"][6:-1])
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        exchange.answer(bytes(len(data) - start), status=206, headers=headers)
+
+    with FaultServer(in_turn(one, rest, answering(data))) as server:
+        assert data == await fetch(server)
+        assert "range" not in server.requests[2].headers
+
+
+# --- bombs ------------------------------------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG chunk."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def many_pixels(side: int) -> bytes:
+    """A whole PNG of many black pixels and few bytes."""
+    rows = zlib.compressobj()
+    data = b"".join(rows.compress(bytes(side // 8 + 1)) for _ in range(side)) + rows.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def animated(kind: str, frames: int, side: int) -> bytes:
+    """A picture that moves."""
+    file = io.BytesIO()
+    first, *rest = [Image.new("RGB", (side, side), "black" if number % 2 else "white") for number in range(frames)]
+    first.save(file, kind, save_all=True, append_images=rest)
+    return file.getvalue()
+
+
+def endless(start: bytes, *, chunked: bool = False) -> Callable[[Exchange], None]:
+    """A script: an answer that does not end."""
+    block = bytes(1024**2)
+
+    def script(exchange: Exchange) -> None:
+        exchange.send(
+            raw_answer(b"", headers={"Content-Length": None} | ({"Transfer-Encoding": "chunked"} if chunked else {}))
+        )
+        exchange.socket.settimeout(1)
+        with contextlib.suppress(OSError):
+            piece = start
+            while not exchange.stopped.is_set():
+                exchange.socket.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                piece = block
+        exchange.over = True
+
+    return script
+
+
+# Grows by what the first picture needs, decoders included, before it is measured.
+GREEDY = """
+import asyncio, sys
+from pathlib import Path
+import anyio
+from picpik_async import Endpoint, Limits, RetryPolicy
+from picpik_async._config import Secret
+from picpik_async._downloads import Downloads
+from picpik_async.errors import DownloadError
+
+def peak():  # in MiB; that of getrusage would count what this process was forked from
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+async def main(url, count):
+    limits = Limits(max_image_bytes=int(sys.argv[3]) * 1024**2)
+    async with Downloads(Endpoint(url), limits, RetryPolicy(base_delay=0), anyio.CapacityLimiter(2)) as downloads:
+        for index in range(count):
+            try:
+                await downloads.fetch(Secret(f"{url}/{index}"), task_uid="a", expires=0)
+            except DownloadError as error:
+                print(type(error).__name__, error, file=sys.stderr)
+            if not index:
+                start = peak()
+            print(index, round(peak() - start, 1), file=sys.stderr)
+    print(peak() - start)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def test_memory_stays_bounded() -> None:
+    """Whatever a server sends, memory grows by no more than one picture of the allowed size."""
+    bombs = [
+        answering(picture(512)),
+        answering(gzip.compress(bytes(2**24)), headers={"Content-Encoding": "gzip"}),
+        answering(gzip.compress(gzip.compress(bytes(2**24))), headers={"Content-Encoding": "gzip, gzip"}),
+        answering(gzip.compress(bytes(2**24))),
+        answering(many_pixels(20_000)),
+        answering(animated("PNG", 50, 600)),
+        answering(animated("WEBP", 20, 600)),
+        endless(b""),
+        endless(picture()[:33] + b"\x7f\xff\xff\xffIDAT"),
+        endless(picture()[:33] + b"\x7f\xff\xff\xffIDAT", chunked=True),
+        endless(b"\xff\xd8\xff"),
+        answering(b"", headers={"Content-Length": 10**12}),
+    ]
+    with FaultServer(lambda exchange: bombs[int(exchange.target[1:])](exchange)) as server:
+        command = [sys.executable, "-W", "error", "-c", GREEDY, server.url, str(len(bombs)), "60"]
+        result = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    assert 0 == result.returncode, result.stderr
+
+    assert float(result.stdout) < 64, result.stderr
+
+
+# --- where it may lead ------------------------------------------------------------------------------------------------
+
+
+class Names(AbstractResolver):
+    """A name server that says what it is told to."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """See `AbstractResolver.resolve`."""
+        del family
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": 0,
+            }
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def ask_names(downloads: Downloads, *addresses: str) -> None:
+    """Give the client a name server of its own."""
+    await downloads._client.close()
+    downloads._client = new_client(None, socket_factory=downloads._new_socket, resolver=Names(*addresses))
+
+
+@asynccontextmanager
+async def nobody_comes() -> AsyncIterator[int]:
+    """The port of a listener on all addresses of this machine, at which nobody must arrive."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's
+        yield listener.getsockname()[1]
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+async def refuse(downloads: Downloads, url: str) -> None:
+    """The address is refused, at once and without its secrets."""
+    with pytest.raises(UnsafeUrlError, match="the result's address is not fetched: ") as caught:
+        await downloads.fetch(signed(url), **MINE)
+    del url
+    assert_silent(caught.value)
+
+
+async def test_no_spelling_leads_inside() -> None:
+    """No spelling of an internal address is connected to, neither as it stands nor as what a name server says."""
+    async with nobody_comes() as port, opened(endpoint=Endpoint.INTERNATIONAL) as downloads:
+        for host in [*BAD_HOSTS, "localhost", "127.0.0.1", "[::1]", "localhost."]:
+            await refuse(downloads, f"https://{host}:{port}/1.png")
+        for address in INTERNAL:
+            await ask_names(downloads, address)
+            await refuse(downloads, f"https://cdn.example:{port}/1.png")
+        await ask_names(downloads, "127.0.0.1", "10.0.0.1", "::1")  # the first is no better than the others
+        await refuse(downloads, f"https://cdn.example:{port}/1.png")
+
+
+async def test_the_socket_alone_refuses() -> None:
+    """Were the text of an address not looked at, still no socket would lead inside."""
+    urls = [f"http://{host}" for host in [*BAD_HOSTS, "localhost", "127.0.0.1", "[::1]"]]
+    async with nobody_comes() as port, opened(endpoint=Endpoint.INTERNATIONAL) as downloads:
+        for url in urls:
+            with pytest.raises((aiohttp.ClientError, ValueError, OSError)):
+                await downloads._client.get(f"{url}:{port}/")
+
+
+async def test_public_addresses_are_dialled() -> None:
+    """The socket is made for what is public, and for this machine if the service is there."""
+    address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    async with opened(endpoint=Endpoint.INTERNATIONAL) as downloads:
+        downloads._new_socket((*address, ("93.184.215.14", 443))).close()
+    async with opened() as downloads:
+        downloads._new_socket((*address, ("127.0.0.1", 443))).close()
+
+
+def hop(location: str | None, status: int = 302) -> Callable[[Exchange], None]:
+    """A script: redirect."""
+    return answering(b"", status=status, headers={"Location": location})
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect(status: int) -> None:
+    """Redirects are followed, three at most, and carry no secrets of ours."""
+    with FaultServer(answering(picture())) as server:
+        scripts = [hop("2", status), hop(f"http://127.0.0.1:{server.url[-5:]}/a/3", status), hop("../4", status)]
+        server._scripts[:0] = scripts
+        assert picture() == await fetch(server, attempts=1)
+        targets = [request.target for request in server.requests]
+        assert {"GET"} == {request.method for request in server.requests}
+        assert all({"cookie", "authorization", "referer"}.isdisjoint(request.headers) for request in server.requests)
+
+    assert [f"/result/1.png?signature={CANARY}", "/result/2", "/a/3", "/4"] == targets
+
+
+@pytest.mark.parametrize(
+    ("location", "kind", "words", "requests"),
+    [
+        pytest.param("1.png", DownloadError, "redirected more than 3 times", 4, id="loop"),
+        pytest.param(None, DownloadError, "redirected to nowhere", 1, id="missing"),
+        pytest.param("", DownloadError, "redirected to nowhere", 1, id="empty"),
+        pytest.param("https://[::1", DownloadError, "redirected to nowhere", 1, id="illegible"),
+        pytest.param("http://example.com/", UnsafeUrlError, "plain http to example.com", 1, id="http"),
+        pytest.param("https://10.0.0.1/", UnsafeUrlError, "10.0.0.1 is not a public address", 1, id="internal"),
+        pytest.param("https://169.254.169.254/latest", UnsafeUrlError, "not a public", 1, id="metadata"),
+        pytest.param(f"https://{CANARY}@example.com/", UnsafeUrlError, "without a user", 1, id="user"),
+        pytest.param("file:///etc/passwd", UnsafeUrlError, "it must be https", 1, id="file"),
+        pytest.param("ftp://localhost/1.png", UnsafeUrlError, "it must be https", 1, id="ftp"),
+        pytest.param("data:image/png;base64,AAAA", UnsafeUrlError, "it must be https", 1, id="data"),
+        pytest.param("https://\u0661.example/", UnsafeUrlError, "it must be https", 1, id="Unicode"),
+    ],
+)
+async def test_bad_redirect(location: str | None, kind: type[DownloadError], words: str, requests: int) -> None:
+    """A redirect that leads nowhere or inside is the end."""
+    message, count = await failure(hop(location), kind)
+
+    assert words in message
+    assert requests == count
+
+
+async def test_redirect_inside_by_name() -> None:
+    """A redirect to a name that leads inside is the end, too."""
+    with FaultServer(hop("https://cdn.example/")) as server:
+        async with opened() as downloads:
+            await ask_names(downloads, "10.0.0.1")
+            await refuse(downloads, server.url.replace("localhost", "127.0.0.1"))
+        assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize("location", ["http://example.com/", "HTTP://localhost:1/"])
+def test_downgrade(location: str) -> None:
+    """No redirect leads from https to plain http, not even on this machine."""
+    with pytest.raises(UnsafeUrlError, match="from https to plain http"):
+        _next_hop(Secret("HTTPS://localhost/1.png"), Secret(location))
+
+
+async def test_proxy() -> None:
+    """Behind a proxy, which hides where names lead, only listed hosts are asked for."""
+    with FaultServer(answering(picture())) as proxy:
+        options = {"proxy": proxy.url, "hosts": frozenset({"localhost"})}
+        async with opened(options=options) as downloads:
+            assert picture() == await downloads.fetch(Secret("http://localhost:9/1.png"), **MINE)
+            await refuse(downloads, "https://cdn.example/1.png")
+        async with opened(options={"proxy": proxy.url}) as downloads:
+            with pytest.raises(UnsafeUrlError, match=r"cdn\.example is not in Dialect\.result_hosts, which must"):
+                await downloads.fetch(Secret("https://cdn.example/1.png"), **MINE)
+        assert ["http://localhost:9/1.png"] == [request.target for request in proxy.requests]

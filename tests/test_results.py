@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,13 +18,14 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from fault_server import FaultServer, answering, details, service
+from fault_server import FaultServer, answering, details, in_turn, service
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs import picture, session
 from PIL import ImageShow
 
 from picpik_async import ResultImage, TaskDetail, TaskResult
+from picpik_async._config import Secret
 from picpik_async._results import file_name
 from picpik_async.errors import (
     ConfigurationError,
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from PIL.Image import Image
-
-    from picpik_async._config import Secret
 
 T = TypeVar("T")
 CANARY = "canary-signature"
@@ -240,19 +240,32 @@ HOSTILE = [
     "x" * 129,
     "\ud800",
     "a\n",
+    "../" * 40 + "etc/passwd",
+    "..\\..\\x",
+    "//host/share",
+    "~/x",
+    "CON",
+    "aux.",
+    "trailing ",
+    "\x1b[2J",
+    "\N{FULLWIDTH SOLIDUS}x",
+    "A" * 5000,
+    "-rf",
 ]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("uid", HOSTILE, ids=ascii)
 async def test_hostile_task_uid(tmp_path: Path, uid: str) -> None:
-    """An id that is not harmless as a name becomes its hash."""
+    """An id that is not harmless as a name becomes its hash, and nothing is written but the picture."""
     folder = tmp_path / "out"
     folder.mkdir()
 
     saved = await image(uid=uid).save(folder)
 
-    assert hashlib.sha256(uid.encode(errors="replace")).hexdigest() + "-0.png" == saved.name
+    harmless = uid in {"CON", "-rf"}  # on this system, and with the index behind it
+    stem = uid if harmless else hashlib.sha256(uid.encode(errors="replace")).hexdigest()
+    assert f"{stem}-0.png" == saved.name
     assert [f"out/{saved.name}"] == names(tmp_path)
 
 
@@ -423,6 +436,88 @@ async def test_whole_way(tmp_path: Path) -> None:
     assert [f"a-task-{index}.png" for index in (0, 1, 2, 4, 5)] == names(tmp_path)
     assert all(one.url.endswith(f"/{index}?{CANARY}") for index, one in enumerate(found.images))
     assert CANARY not in repr(found)
+
+
+async def fetch_again(first: Any, *details_: Any, download: Any) -> tuple[bytes | DownloadError, list[str]]:
+    """Read the second picture of a task whose details are asked for twice; its bytes or the error, and what was asked."""
+    with FaultServer(service(ListTasksDetails=in_turn(first, *details_), download=download)) as server:
+        async with session(server.url) as picpik:
+            found = await picpik.task("a-task").wait()
+            found.images[1]._url = Secret(f"{server.url}/old?{CANARY}")
+            try:
+                outcome: bytes | DownloadError = await found.images[1].read()
+            except DownloadError as error:
+                outcome = error
+        return outcome, [request.target for request in server.requests]
+
+
+def by_name(exchange: Any) -> None:
+    """A script: pictures whose address is new are there."""
+    answering(picture(), status=200 if exchange.target.startswith("/new") else 403)(exchange)
+
+
+def at_server(*paths: str) -> Callable[[Any], None]:
+    """A script: details whose addresses are at the server that is asked."""
+    return lambda exchange: details(*(f"http://{exchange.headers['host']}{path}" for path in paths))(exchange)
+
+
+@pytest.mark.anyio
+async def test_fresh_address() -> None:
+    """An address that is gone is replaced by the one the service gives now, for the same picture."""
+    outcome, targets = await fetch_again(at_server("/0", "/1"), at_server("/0", "/new"), download=by_name)
+
+    assert picture() == outcome
+    assert ["/", "/old?canary-signature", "/", "/new"] == targets
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("again", "requests"),
+    [
+        pytest.param(at_server("/0", "/other"), 4, id="gone, too"),
+        pytest.param(at_server("/0", "/old?canary-signature"), 3, id="the same"),
+        pytest.param(at_server("/new"), 3, id="not that many"),
+        pytest.param(answering({"RetCode": 0, "TaskDetailList": []}), 3, id="vanished"),
+    ],
+)
+async def test_no_fresh_address(again: Any, requests: int) -> None:
+    """Without a fresh address that works the result is expired; it is asked for once."""
+    outcome, targets = await fetch_again(at_server("/0", "/1"), again, download=by_name)
+
+    assert isinstance(outcome, ResultExpiredError)
+    assert "a-task" == outcome.task_uid
+    assert requests == len(targets)
+
+
+@pytest.mark.anyio
+async def test_fresh_address_not_to_be_had() -> None:
+    """A service that does not answer leaves open whether the result is expired, so that is not said."""
+    outcome, _ = await fetch_again(at_server("/0", "/1"), answering(b"", status=400), download=by_name)
+
+    assert DownloadError is type(outcome)
+    assert "(HTTP 403)" in str(outcome)
+    assert "a fresh address could not be asked for: ListTasksDetails: HTTP 400" in str(outcome)
+    assert "http://localhost/old" == outcome.url
+    assert "a-task" == outcome.task_uid
+
+
+@pytest.mark.anyio
+async def test_expires() -> None:
+    """Results are there for 24 hours from when they are known, or until it is said."""
+    expires: list[float] = []
+
+    class Note(Shelf):
+        async def fetch(self, url: Secret, **where: Any) -> bytes:
+            """See `Fetcher.fetch`."""
+            expires.append(where["expires"])
+            return await super().fetch(url, **where)
+
+    before = time.time()
+    await ResultImage("a", Note(a=picture()), task_uid="a-task", index=0).read()
+    await ResultImage("a", Note(a=picture()), task_uid="a-task", index=0, expires=5.0).read()
+
+    assert before + 86400 <= expires[0] <= time.time() + 86400
+    assert 5.0 == expires[1]
 
 
 def test_after_the_session(tmp_path: Path) -> None:
