@@ -249,6 +249,8 @@ class Submit:
             raise self._aborted_error()
         shop.breaker.check()
         await self._line.commit()
+        if self._aborted:  # while that was written; between this look and the mark nothing can come
+            raise self._aborted_error()
         self._probe = shop.breaker.commit()
         self.committed = True
 

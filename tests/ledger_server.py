@@ -41,7 +41,7 @@ STALL: Final = 0.4  # seconds for which a stalled reader reads nothing
 QUERIES: Final = frozenset({"ListTasksDetails", "ListRunningTasks", "GetCreditBalance", "ListModels", "TerminateTask"})
 REFUSALS: Final = frozenset({"413", "429"})  # what is answered so is not charged, even if the rest arrives
 EARLY: Final = ("RST", "FIN", "hang", "stall", "garbage", "1xx", "HTML", "headers", "502", "503", "504", "413", "429")
-LATE: Final = ("truncated", "dropped", "odd echo", "two answers")
+LATE: Final = ("truncated", "dropped", "late 504", "odd echo", "two answers")
 
 
 @attrs.frozen
@@ -276,8 +276,8 @@ class _Connection(asyncio.Protocol):
         odd = raw_answer({"RetCode": 0, "Action": "Else", "request_uuid": "else", "TaskUID": uid})
         head = answer.index(b"\r\n\r\n") + 4
         cut = random.Random(uid).choice((head, 0)) + int(self._fault.share * (len(answer) - head))
-        texts = {"truncated": answer[:cut], "dropped": b"", "odd echo": odd, "two answers": answer + answer}
-        self.transport.write(texts[self._fault.kind])
+        texts = {"truncated": answer[:cut], "dropped": b"", "late 504": _ANSWERS["504"], "odd echo": odd}
+        self.transport.write(texts.get(self._fault.kind, answer + answer))
         if self._fault.kind in {"truncated", "dropped"}:
             self._end(self._fault.end)
 

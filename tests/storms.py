@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ledger_server import LedgerProcess, LedgerServer
 
+QUICKER = Limits(stall_timeout=0.3, request_timeout=0.3, slice_size=9000)
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
