@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import attrs
 import pytest
 from fault_server import Exchange, FaultServer, accepted, after_reading, answering, raw_answer
 from jobs import CREDENTIALS, QUICK, UUID, job, mask, picture, session
@@ -24,7 +22,6 @@ from picpik_async import (
     Image2Image,
     ImageSource,
     InferenceParams,
-    Limits,
     Mask,
     Model,
     ModifyMaskedPixels,
@@ -427,100 +424,6 @@ async def test_aborted_while_the_transport_goes_on() -> None:
 
     assert [] == transport.requests
     assert () == picpik.tasks
-
-
-@attrs.define
-class Trial:
-    """One submit of the property test, and what became of it."""
-
-    uuid: str
-    known: str | None = None
-    error: BaseException | None = None
-
-
-class Chaos:
-    """A script that breaks off at random places in random ways, and takes what it has whole."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self.taken: list[str] = []
-
-    def __call__(self, exchange: Exchange) -> None:
-        """Serve one request."""
-        size = self._random.choice([exchange.length, self._random.randrange(exchange.length + 1)])
-        size = self._random.choice([size, exchange.length - self._random.randrange(80)])
-        ways: list[Callable[[Exchange], None]] = [reset, finish, Exchange.drain, self.early, self.take, self.half]
-        way = self._random.choice(ways)
-        exchange.read(size)
-        way(exchange)
-        if exchange.complete:
-            self.taken.append(exchange.document["request_uuid"])
-
-    def take(self, exchange: Exchange) -> None:
-        """Read all and answer after a while."""
-        exchange.read()
-        exchange.stopped.wait(self._random.random() * 0.02)
-        if exchange.complete:
-            exchange.answer(accepted(exchange))
-
-    def half(self, exchange: Exchange) -> None:
-        """Read all and break off the answer."""
-        exchange.read()
-        exchange.send(raw_answer(b'{"RetCode": 0', headers={"Content-Length": 50})[: self._random.randrange(140)])
-        exchange.finish()
-
-    def early(self, exchange: Exchange) -> None:
-        """Answer at once, and read on."""
-        exchange.answer({}, status=self._random.choice([200, 413, 500, 503]))
-        exchange.drain()
-
-
-async def test_never_paid_twice_never_lost(caplog: pytest.LogCaptureFixture) -> None:
-    """Not taken means not taken: wherever it breaks off, and whoever is cancelled, every whole request is accounted for.
-
-    A whole request ends as a task, as an unknown outcome, or, if its caller was cancelled, as a task of the session or in
-    the log.
-    """
-    seed = 20_240_611
-    rng = random.Random(seed)
-    trials = [Trial(f"trial-{number}") for number in range(240)]
-    request = job(180)
-    limits = Limits(stall_timeout=0.25, request_timeout=0.25, slice_size=9000, uploads=20)
-    chaos = Chaos(seed)
-    with FaultServer(chaos) as server:
-        async with session(server.url, limits=limits) as picpik:
-
-            async def run(trial: Trial, patience: float | None) -> None:
-                try:
-                    async with asyncio.timeout(patience):
-                        trial.known = (await picpik.submit(request, request_uuid=trial.uuid)).uid
-                except (TimeoutError, PicpikError) as error:
-                    trial.error = error
-
-            for start in range(0, len(trials), 20):
-                async with anyio.create_task_group() as group:
-                    for trial in trials[start : start + 20]:
-                        group.start_soon(run, trial, rng.random() * 0.06 if rng.random() < 0.3 else None)
-        known = {task.uid.removeprefix("task-") for task in picpik.tasks}
-        await settle(server)
-
-    assert len(set(chaos.taken)) == len(chaos.taken), "paid twice"
-    taken = set(chaos.taken)
-    logged = {getattr(record, "request_uuid", None) for record in caplog.records}
-    for trial in trials:
-        if trial.known is not None:
-            assert trial.uuid in taken
-        elif isinstance(trial.error, SubmitOutcomeUnknownError):
-            assert trial.uuid == trial.error.request_uuid
-        elif isinstance(trial.error, TransportError):
-            assert trial.uuid not in taken
-        elif isinstance(trial.error, HttpStatusError):
-            assert 413 == trial.error.status
-        else:
-            assert type(trial.error) is TimeoutError
-            assert trial.uuid not in taken or trial.uuid in known | logged
-    kinds = {type(trial.error) for trial in trials}
-    assert {type(None), TransportError, SubmitOutcomeUnknownError, HttpStatusError, TimeoutError} <= kinds
 
 
 # --- what is wrong is found before a byte is sent ----------------------------------------------------------------------
