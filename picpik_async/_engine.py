@@ -18,7 +18,7 @@ from picpik_async._errands import Errand
 from picpik_async._poller import Poller
 from picpik_async._records import note_failure
 from picpik_async._requests import ListTasksDetails, Query, TerminateTask
-from picpik_async._retry import HTTP_OK, RetryBudget, delay, may_have_worked, may_repeat_read
+from picpik_async._retry import HTTP_OK, delay, may_have_worked, may_repeat_read
 from picpik_async._tasks import TaskStatus
 from picpik_async._transport import AiohttpTransport
 from picpik_async.errors import (
@@ -58,7 +58,7 @@ class Engine:
     It never refers to the session, so that a forgotten session is collected, which ends the owner.
 
     Attributes:
-        budget: bounds the retries of everything the session reads.
+        budget: bounds the retries of the session.
         owner: the task.
         over: nothing can be started any more.
     """
@@ -69,7 +69,7 @@ class Engine:
         self._workshop = workshop
         self._policy = policy
         self._journal = records.journal
-        self.budget = RetryBudget()
+        self.budget = workshop.budget
         self._submits: set[Submit] = set()
         self._last_acts: set[Errand[None]] = set()
         self._guests: set[anyio.CancelScope] = set()

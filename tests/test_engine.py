@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from fault_server import FaultServer, after_reading, answering, details, in_turn, service
 from jobs import CREDENTIALS, QUICK, session
 
 from picpik_async import Dialect, PicpikSession, RetryPolicy, TaskStatus
+from picpik_async._requests import GetCreditBalance
 from picpik_async.errors import (
     ApiError,
     HttpStatusError,
@@ -21,7 +24,7 @@ from picpik_async.errors import (
     TaskVanishedError,
     TransportError,
 )
-from picpik_async.testing import FakeTransport
+from picpik_async.testing import Answer, FakeTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +94,64 @@ async def test_who_asks_for_too_much_time_gets_no_other_try() -> None:
 
         assert 86400 == caught.value.retry_after
         assert 1 == len(server.requests)
+
+
+def outage(share: float) -> FakeTransport:
+    """A service that fails for a *share* of the requests."""
+    rng = random.Random(1)
+    return FakeTransport(lambda _request: BALANCE if rng.random() >= share else TransportError(stage="headers"))
+
+
+async def ask_often(transport: FakeTransport, count: int) -> int:
+    """Ask *count* times, 100 at once; how often that failed."""
+    failures = 0
+
+    async def ask() -> None:
+        nonlocal failures
+        for _ in range(count // 100):
+            try:
+                await picpik.balance()
+            except TransportError:
+                failures += 1
+
+    retry = RetryPolicy(base_delay=0)
+    async with (
+        PicpikSession(CREDENTIALS, transport=transport, retry=retry) as picpik,
+        anyio.create_task_group() as group,
+    ):
+        for _ in range(100):
+            group.start_soon(ask)
+    return failures
+
+
+async def test_retries_add_little_to_the_load() -> None:
+    """Where one request in twenty fails, there are about that many retries, and all calls succeed."""
+    transport = outage(0.05)
+
+    assert 0 == await ask_often(transport, 2000)
+    assert 2000 < len(transport.requests) <= 1.1 * 2000
+
+
+async def test_an_outage_is_not_made_worse() -> None:
+    """Where everything fails, the whole session retries 35 times, however much it asks."""
+    transport = outage(1)
+
+    assert 10_000 == await ask_often(transport, 10_000)
+    assert 10_000 + 500 // 14 == len(transport.requests)
+
+
+@pytest.mark.parametrize(("seconds", "attempts"), [(0.1, 1), (60, 2)])
+async def test_no_try_begins_after_the_deadline(seconds: float, attempts: int) -> None:
+    """Who has no time for the pause gets the error at once."""
+    transport = FakeTransport(lambda _request: Answer(429, b"", retry_after=0.2))
+    async with PicpikSession(CREDENTIALS, transport=transport, retry=RetryPolicy(attempts=2)) as picpik:
+        engine = await picpik._open()
+        start = anyio.current_time()
+        with pytest.raises(HttpStatusError):
+            await engine.ask(GetCreditBalance(), deadline=start + seconds)
+
+        assert (attempts > 1) == (anyio.current_time() - start > 0.1)
+        assert attempts == len(transport.requests)
 
 
 async def test_hanging_query() -> None:

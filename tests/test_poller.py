@@ -24,7 +24,9 @@ from picpik_async.errors import (
     ConfigurationError,
     HttpStatusError,
     InvalidRequestError,
+    MalformedAnswerError,
     PicpikError,
+    RequestTimeoutError,
     TaskError,
     TaskFailedError,
     TaskTerminatedError,
@@ -628,6 +630,62 @@ async def test_all_refused(count: int) -> None:
     late = [at for at, _ in service.polls if start + 100 <= at < start + 300]
     assert 10 <= len(late) <= 20
     assert anyio.current_time() - start <= 300 + 20 + 10
+
+
+async def polls_in(*, share: float, seed: int, count: int) -> int:
+    """How many polls *count* tasks need where a *share* of them fails; all tasks must end as they do at the service.
+
+    One id is poisoned, some words are unknown, and some rows are missing.
+    """
+    rng = random.Random(seed)
+    service = Service(latency=0.05)
+    service.poisoned = {"t7"}
+    uids = [f"t{n}" for n in range(count)]
+    service.finish_at = {uid: anyio.current_time() + rng.uniform(0, 200) for uid in uids}
+    faults = [
+        TransportError("reset", stage="headers"),
+        RequestTimeoutError("slow", stage="body"),
+        HttpStatusError("down", status=502),
+        HttpStatusError("busy", status=429, retry_after=1),
+        MalformedAnswerError("HTML"),
+    ]
+
+    def answer(uid: str) -> TaskDetail | None:
+        chance = rng.random()
+        detail = service.state(uid)
+        return None if chance < 0.02 else row(uid, "Dreaming") if chance < 0.04 and not detail.finished else detail
+
+    service.trouble = lambda _: rng.choice(faults) if rng.random() < share else None
+    service.answer = answer
+    poller = service.poller(seed=seed)
+    async with running(poller):
+        ended = await outcomes(poller, uids, timeout=3600)
+
+    assert ["t7"] == [uid for uid, detail in ended.items() if isinstance(detail, TaskVanishedError)]
+    assert count - 1 == sum(isinstance(detail, TaskDetail) and detail.finished for detail in ended.values())
+    return len(service.polls)
+
+
+@pytest.mark.parametrize("count", [20, 400])
+async def test_failing_polls_add_little_to_the_load(count: int) -> None:
+    """With every tenth poll failing, no task is failed wrongly, and there are at most a tenth more polls."""
+    calm = [await polls_in(share=0, seed=seed, count=count) for seed in range(3)]
+    rough = [await polls_in(share=0.1, seed=seed, count=count) for seed in range(3)]
+
+    assert sum(rough) <= 1.1 * sum(calm)
+
+
+async def test_an_outage_slows_polling_down() -> None:
+    """While every poll fails, the pauses grow to their maximum, and nobody is failed before his time is up."""
+    service = Service()
+    service.trouble = lambda _: HttpStatusError("down", status=502)
+    poller = service.poller(max_backoff=20)
+    uids = [f"t{n}" for n in range(1000)]
+    async with running(poller):
+        ended = await outcomes(poller, uids, timeout=3600)
+
+    assert {TaskTimeoutError} == set(map(type, ended.values()))
+    assert len(service.polls) <= 10 * 3600 / 10
 
 
 @pytest.mark.parametrize("count", [2, 3, 30, 100])
