@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import operator
 import os
 import sqlite3
 from pathlib import Path
@@ -18,7 +20,7 @@ from picpik_async.errors import JournalError, legible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["APPLICATION_ID", "VERSION", "JournalFile"]
+__all__ = ["JournalFile"]
 
 APPLICATION_ID: Final = int.from_bytes(b"PPKJ", "big")
 VERSION: Final = 1
@@ -49,6 +51,9 @@ _SCHEMA: Final = (
     f"PRAGMA user_version = {VERSION}",
 )
 _NAMES: Final = tuple(field.name for field in attrs.fields(JournalEntry))
+_STATE: Final = _NAMES.index("state")
+_FILES: Final = _NAMES.index("files")
+_values: Final = operator.attrgetter(*_NAMES)
 _COLUMNS: Final = ", ".join(_NAMES)
 _SELECT: Final = f"SELECT {_COLUMNS} FROM jobs"  # noqa: S608 - of our own names
 _UPSERT: Final = (
@@ -125,7 +130,7 @@ class JournalFile:
             FileNotFoundError: the file was deleted or replaced; what is written would be found by nobody.
         """
         if _identity(self._path) != self._identity:
-            raise FileNotFoundError
+            raise FileNotFoundError(errno.ENOENT, "another file is in its place")
         self._connection.execute("BEGIN IMMEDIATE")
 
     def put(self, entry: JournalEntry) -> None:
@@ -178,7 +183,7 @@ def _refused(path: Path) -> Iterator[None]:
         )
         raise JournalError(msg, path=str(path)) from None
     except sqlite3.OperationalError as error:
-        msg = f"journal {legible(path)} cannot be opened ({legible(error)}); make sure that the disk has room and works"
+        msg = f"journal {legible(path)} cannot be opened ({legible(error)}); make sure that no other program uses it, and that the disk has room"
         raise JournalError(msg, path=str(path)) from None
     except sqlite3.DatabaseError:
         raise _foreign(path) from None
@@ -205,12 +210,10 @@ def _foreign(path: Path) -> JournalError:
 
 
 def _row(entry: JournalEntry) -> list[Any]:
-    row = {name: getattr(entry, name) for name in _NAMES}
-    return list((row | {"state": entry.state.value, "files": _to_text(entry.files)}).values())
-
-
-def _to_text(files: tuple[Path, ...]) -> str:
-    return json.dumps([os.fspath(file) for file in files])
+    row = list(_values(entry))
+    row[_STATE] = entry.state.value
+    row[_FILES] = json.dumps([os.fspath(file) for file in entry.files])
+    return row
 
 
 def _entry(row: tuple[Any, ...]) -> JournalEntry:

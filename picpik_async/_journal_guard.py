@@ -12,7 +12,7 @@ from typing import Final
 
 from picpik_async.errors import JournalError, legible
 
-__all__ = ["NETWORK_FILE_SYSTEMS", "Lock", "create_private", "kind_of_file_system", "refuse_network"]
+__all__ = ["Lock", "create_private", "kind_of_file_system", "refuse_network"]
 
 # Another machine may have the same file open, so that the lock, or the shared memory of SQLite's WAL, does not keep it
 # out; or a sync returns before the bytes are on a disk. As /proc/self/mountinfo spells them.

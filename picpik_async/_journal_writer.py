@@ -89,7 +89,6 @@ class Writer:
         """Start the thread; the future is done when the file is open, or tells why it cannot be."""
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._thread.start()
-        atexit.register(self._finish)
         return self._opened
 
     @property
@@ -106,12 +105,12 @@ class Writer:
         self._thread.join(EXIT_SECONDS)
 
     def _run(self) -> None:
+        atexit.register(self._finish)
         try:
             self._file = self._open_file()
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-            self._answer(
-                self._opened, error if isinstance(error, JournalError) else self._failed("cannot be opened", error)
-            )
+            failure = error if isinstance(error, JournalError) else self._failed("cannot be opened", error)
+            self._answer(self._opened, failure)
             self._deliver()
         else:
             self._answer(self._opened, None)
@@ -210,8 +209,15 @@ class Writer:
             complain(str(failure), order.entry)
 
     def _failed(self, what: str, error: Exception) -> JournalError:
-        words = f": {legible(error, limit=200)}" if isinstance(error, sqlite3.Error) else ""
-        return JournalError(f"journal {legible(self._path)} {what} ({type(error).__name__}{words})", path=self._path)
+        words = (
+            error.strerror
+            if isinstance(error, OSError)
+            else error
+            if isinstance(error, sqlite3.Error)
+            else "unforeseen"
+        )
+        msg = f"journal {legible(self._path)} {what} ({type(error).__name__}: {legible(words, limit=200)})"
+        return JournalError(msg, path=self._path)
 
     def _answer(self, reply: asyncio.Future[Any] | None, answer: Any) -> None:
         if reply is not None:
