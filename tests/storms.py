@@ -16,13 +16,17 @@ from jobs import mask, session
 from PIL import Image
 
 from picpik_async import Limits, ModifyMaskedPixels, PicpikError, PicpikSession, RetryPolicy
+from picpik_async._journal import Journal
 from picpik_async.errors import SubmitOutcomeUnknownError
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from ledger_server import LedgerProcess, LedgerServer
+
+    from picpik_async import JournalEntry
 
 QUICKER = Limits(stall_timeout=0.3, request_timeout=0.3, slice_size=9000)
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -76,6 +80,7 @@ class Storm:
         at_once: how many sessions at a time; each sends two submits at once, too few for its breaker to open.
         tls: the client's context.
         loop: which event loop, a key of `LOOPS`.
+        journals: a folder for journals; None for none.
     """
 
     seed: int
@@ -86,6 +91,7 @@ class Storm:
     at_once: int = 8
     tls: ssl.SSLContext | None = None
     loop: str = "asyncio"
+    journals: Path | None = None
 
     def run(self, server: LedgerServer | LedgerProcess) -> Report:
         """Let it rage, and wait until *server* has got all it will get."""
@@ -104,22 +110,28 @@ class Storm:
         names = [f"storm-{self.seed}-{number}-{size}" for number, size in enumerate(order)]
         pairs = iter([names[start : start + 2] for start in range(0, len(names), 2)])
 
-        async def work() -> None:
+        async def work(number: int) -> None:
+            journal = None if self.journals is None else self.journals / f"{self.seed}-{number}.journal"
             for pair in pairs:
-                await self._pair(url, pair, rng, report)
+                await self._pair(url, pair, journal, rng, report)
+            if journal is not None:
+                async with Journal(journal) as book:
+                    report.entries += await book.entries()
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(self.at_once):
-                group.create_task(work())
+            for number in range(self.at_once):
+                group.create_task(work(number))
 
-    async def _pair(self, url: str, names: Iterable[str], rng: random.Random, report: Report) -> None:
+    async def _pair(
+        self, url: str, names: Iterable[str], journal: Path | None, rng: random.Random, report: Report
+    ) -> None:
         large = any(name.endswith("large") for name in names)
         limits = (
             Limits(stall_timeout=2, request_timeout=2)
             if large
             else Limits(stall_timeout=0.3, request_timeout=0.3, slice_size=9000)
         )
-        options = {"limits": limits, "retry": RetryPolicy(base_delay=0)}
+        options = {"limits": limits, "retry": RetryPolicy(base_delay=0), "journal": journal}
         async with session(url, ssl=self.tls, **options) as picpik, asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(self._submit(picpik, name, rng, report))
@@ -131,7 +143,8 @@ class Storm:
         moment = rng.random() ** 2 * scale if rng.random() < self.cancelled else None
         try:
             async with asyncio.timeout(moment):
-                task = await picpik.submit(JOBS[size](), request_uuid=name)
+                key = None if self.journals is None else name
+                task = await picpik.submit(JOBS[size](), key=key, request_uuid=name)
             report.outcomes.append(Outcome(name, Verdict.ACK, task.uid))
         except PicpikError as error:
             report.outcomes.append(Outcome(name, verdict(error)))
@@ -152,6 +165,7 @@ class Report:
         outcomes: what their callers were told.
         tasks: what the sessions know of.
         unknown: `request_uuid`s that the sessions call unknown.
+        entries: of the journals.
         counts: of everything.
         violations: what must not be.
     """
@@ -159,6 +173,7 @@ class Report:
     outcomes: list[Outcome] = attrs.field(factory=list)
     tasks: set[str] = attrs.field(factory=set)
     unknown: set[str] = attrs.field(factory=set)
+    entries: list[JournalEntry] = attrs.field(factory=list)
     counts: Counter[str] = attrs.field(factory=Counter)
     violations: list[str] = attrs.field(factory=list)
 
@@ -172,7 +187,10 @@ class Report:
         charges = server.charges()
         self.counts["outcomes"] = len(self.outcomes)
         self.counts.update(outcome.verdict.value for outcome in self.outcomes)
-        self.violations += violations(History(charges=charges, outcomes=self.outcomes, jobs=len(self.outcomes)))
+        entries = self.entries or None
+        self.violations += violations(
+            History(charges=charges, outcomes=self.outcomes, entries=entries, jobs=len(self.outcomes))
+        )
         self.violations += untraced(charges, tasks=self.tasks, request_uuids=self.unknown)
         if self.counts["bad"]:
             self.violations.append(f"{self.counts['bad']} whole requests were not JSON with a good signature")

@@ -24,7 +24,6 @@ from picpik_async.errors import TransportError
 from picpik_async.testing import Answer, FakeTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from picpik_async import JournalEntry, PicpikSession
@@ -90,7 +89,7 @@ class Trials:
     """Submits whose callers are cancelled.
 
     Attributes:
-        folder: where the journals are; each has as many submits as `per_session`.
+        folder: where the journals are; each has as many submits as `per_journal`, of several sessions.
         seed: of all that is random.
         outcomes: what the callers were told, if they were told anything.
         entries: of all journals.
@@ -100,7 +99,7 @@ class Trials:
 
     folder: Path
     seed: int
-    per_session: int = 50
+    per_journal: int = 50
     outcomes: list[Outcome] = attrs.field(factory=list)
     entries: list[JournalEntry] = attrs.field(factory=list)
     tasks: set[str] = attrs.field(factory=set)
@@ -111,7 +110,7 @@ class Trials:
         """Make *count* submits, in a few sessions at a time."""
         rng = random.Random(self.seed)
         names = [f"{self.seed}-{number}" for number in range(count)]
-        parts = iter([names[start : start + self.per_session] for start in range(0, count, self.per_session)])
+        parts = iter([names[start : start + self.per_journal] for start in range(0, count, self.per_journal)])
 
         async def work() -> None:
             for part in parts:
@@ -123,25 +122,28 @@ class Trials:
 
     async def _part(self, url: str, names: list[str], rng: random.Random) -> None:
         journal = self.folder / f"{names[0]}.journal"
-        queue = iter(names)
-        picpik = session(url, retry=RetryPolicy(base_delay=0), journal=journal)
-        async with picpik, asyncio.TaskGroup() as group:
-            for _ in range(12):
-                group.create_task(self._callers(picpik, queue, rng))
-            if rng.random() < 0.5:
-                await asyncio.sleep(rng.random() * len(names) / 200)
+        while names:
+            picpik = session(url, retry=RetryPolicy(base_delay=0), journal=journal)
+            closed = asyncio.Event()
+            async with picpik, asyncio.TaskGroup() as group:
+                for _ in range(12):
+                    group.create_task(self._callers(picpik, names, closed, rng))
+                await asyncio.sleep(rng.random())
+                closed.set()
                 self.ways["aclose"] += 1
                 await picpik.aclose()
-        self.tasks.update(task.uid for task in picpik.tasks)
-        self.unknown.update(picpik.unknown_submits)
+            self.tasks.update(task.uid for task in picpik.tasks)
+            self.unknown.update(picpik.unknown_submits)
         async with Journal(journal) as book:
             self.entries += await book.entries()
 
-    async def _callers(self, picpik: PicpikSession, names: Iterator[str], rng: random.Random) -> None:
-        for name in names:
+    async def _callers(
+        self, picpik: PicpikSession, names: list[str], closed: asyncio.Event, rng: random.Random
+    ) -> None:
+        while names and not closed.is_set():
             way = rng.choice(WAYS)
             self.ways[way.__name__] += 1
-            await way(self._submit(picpik, name), rng)
+            await way(self._submit(picpik, names.pop()), rng)
 
     async def _submit(self, picpik: PicpikSession, name: str) -> None:
         try:
@@ -233,7 +235,7 @@ def test_cancelled(loop: str, tmp_path: Path) -> None:
 def test_cancelled_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same, 5,000 times, half of them on each event loop."""
     for number, (name, factory) in enumerate(LOOPS.items()):
-        trials = Trials(tmp_path, SEED + number, per_session=100)
+        trials = Trials(tmp_path, SEED + number, per_journal=100)
         with LedgerProcess(tmp_path / f"ledger-{name}", delay=SERVER_SECONDS) as server:
             with asyncio.Runner(loop_factory=factory) as runner:
                 runner.run(trials.run(server.url, 2500))

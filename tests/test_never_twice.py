@@ -51,6 +51,15 @@ def test_storm(scheme: str, loop: str, tmp_path: Path, certificate: Path, client
     assert {"ack", "unknown", "not taken", "cancelled"} <= set(report.counts)
 
 
+def test_storm_with_journals(tmp_path: Path) -> None:
+    """What was charged is in a journal, too, as committed or later."""
+    with LedgerServer(tmp_path / "ledger", seed=SEED, faults=0.9) as server:
+        report = Storm(seed=SEED, small=80, medium=40, journals=tmp_path).run(server)
+
+    assert [] == report.violations, report.text()
+    assert 100 < len(report.entries) <= 120
+
+
 def test_calm(tmp_path: Path) -> None:
     """Without faults every submit is taken, and the ledger has each once."""
     with LedgerServer(tmp_path / "ledger") as server:
