@@ -10,7 +10,7 @@ import asyncio
 import random
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import anyio
@@ -32,6 +32,7 @@ from picpik_async.errors import (
     ResultExpiredError,
     TransportError,
     UnsafeUrlError,
+    bare,
 )
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from picpik_async._config import Endpoint, Limits, RetryPolicy
 
 __all__ = ["Downloads"]
-
-ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 _MINIMUM_RATE: Final = (
     10_000  # bytes per second; what comes slower than this is not waited for beyond the request timeout
@@ -155,13 +154,13 @@ class Downloads:
             data = transfer.take()
             await in_thread(check_picture, data, self._limits.max_image_pixels, limiter=self._limiter)
         except (TransportError, HttpStatusError, DownloadError) as error:
-            return _stripped(error)
+            return bare(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(getattr(error, "os_error", None), _RefusedAddressError):
                 return UnsafeUrlError("its host is not at a public address")
             return translate(error, url.reveal(), "download")
         except asyncio.CancelledError as error:
-            raise _stripped(error)  # noqa: B904 - the very same
+            raise bare(error)  # noqa: B904 - the very same
         return data
 
     async def _continue(self, url: Secret, transfer: Transfer) -> None:
@@ -195,12 +194,6 @@ class Downloads:
 
 class _RefusedAddressError(OSError):
     """The socket would connect to what is off limits; an `OSError`, so that another address of the name is tried."""
-
-
-def _stripped(error: ErrorT) -> ErrorT:
-    """*error* without frames, which hold the address in the client's, and all the bytes in ours."""
-    error.__context__ = None
-    return error.with_traceback(None)
 
 
 async def _receive(response: aiohttp.ClientResponse, transfer: Transfer, on_progress: Callable[[int], None]) -> None:

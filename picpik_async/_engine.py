@@ -29,6 +29,7 @@ from picpik_async.errors import (
     PicpikError,
     RequestTimeoutError,
     TaskTerminatedError,
+    bare,
 )
 
 if TYPE_CHECKING:
@@ -273,28 +274,34 @@ class Engine:
 
     async def ask_once(self, query: Query[AnswerT]) -> AnswerT:
         """Send *query* once."""
-        shop, request_uuid, start = self._workshop, str(uuid.uuid4()), anyio.current_time()
+        request_uuid = str(uuid.uuid4())
+        try:
+            return await self._exchange(query, request_uuid)
+        except PicpikError as error:
+            error.request_uuid = request_uuid
+            raise bare(error)  # noqa: B904 - the very same
+        except asyncio.CancelledError as error:
+            raise bare(error)  # noqa: B904 - as above
+
+    async def _exchange(self, query: Query[AnswerT], request_uuid: str) -> AnswerT:
+        shop, start = self._workshop, anyio.current_time()
         parameters = _wire.parameters(
             query, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=request_uuid
         )
-        try:
-            answer = await shop.send(shop.body(parameters, {}))
-            if answer.status not in HTTP_OK:
-                wish = f"; the service asks to wait {answer.retry_after:g} s" if answer.retry_after else ""
-                msg = f"{query.action}: HTTP {answer.status}{wish}"
-                raise HttpStatusError(msg, status=answer.status, retry_after=answer.retry_after)
-            document = _wire.decode(answer.body, action=query.action)
-            refusal = _wire.refusal(document, action=query.action, request_uuid=request_uuid)
-            if refusal is not None:
-                raise refusal
-            structured = _wire.structure_answer(query, document, shop.dialect)
-            facts = {"action": query.action, "request_uuid": request_uuid}
-            milliseconds = round((anyio.current_time() - start) * 1000)
-            _logger.debug("%s: answered", query.action, extra=facts | {"milliseconds": milliseconds})
-            return structured  # noqa: TRY300 - the last of many steps that may fail
-        except PicpikError as error:
-            error.request_uuid = request_uuid
-            raise
+        answer = await shop.send(shop.body(parameters, {}))
+        if answer.status not in HTTP_OK:
+            wish = f"; the service asks to wait {answer.retry_after:g} s" if answer.retry_after else ""
+            msg = f"{query.action}: HTTP {answer.status}{wish}"
+            raise HttpStatusError(msg, status=answer.status, retry_after=answer.retry_after)
+        document = _wire.decode(answer.body, action=query.action)
+        refusal = _wire.refusal(document, action=query.action, request_uuid=request_uuid)
+        if refusal is not None:
+            raise refusal
+        structured = _wire.structure_answer(query, document, shop.dialect)
+        facts = {"action": query.action, "request_uuid": request_uuid}
+        milliseconds = round((anyio.current_time() - start) * 1000)
+        _logger.debug("%s: answered", query.action, extra=facts | {"milliseconds": milliseconds})
+        return structured
 
     async def _fetch(self, task_uids: Sequence[str]) -> Sequence[TaskDetail]:
         with anyio.move_on_after(self._policy.request_timeout):

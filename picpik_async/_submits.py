@@ -30,6 +30,7 @@ from picpik_async.errors import (
     RequestTimeoutError,
     SubmitOutcomeUnknownError,
     TransportError,
+    bare,
 )
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class Submit:
             unknown = False
         except PicpikError as error:
             unknown = isinstance(error, SubmitOutcomeUnknownError)
-            raise
+            raise bare(error)  # noqa: B904 - the very same
         finally:
             if self.committed:
                 shop.breaker.record(unknown=unknown, probe=self._probe)

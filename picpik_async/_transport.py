@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -18,10 +19,9 @@ import attrs
 
 from picpik_async._patience import Patience
 from picpik_async._retry import parse_retry_after
-from picpik_async.errors import MalformedAnswerError, PicpikError, TransportError
+from picpik_async.errors import MalformedAnswerError, PicpikError, TransportError, bare
 
 if TYPE_CHECKING:
-    import asyncio
     from types import TracebackType
 
     from aiohttp.abc import AbstractStreamWriter
@@ -100,25 +100,31 @@ class AiohttpTransport:
     async def send(self, body: Body, *, before_tail: BeforeTail | None = None) -> Answer:
         """See `Transport.send`."""
         arrived = _Arrived()
-        try:
-            return await self._send(body, before_tail, arrived)
-        except (TransportError, MalformedAnswerError) as error:
-            if before_tail is None or arrived.head is None:
-                raise
-            return attrs.evolve(arrived.head, body=bytes(arrived.body), broken=str(error))
+        outcome = await self._try(body, before_tail, arrived)
+        if isinstance(outcome, Answer):
+            return outcome
+        is_of_answer = isinstance(outcome, (TransportError, MalformedAnswerError))
+        if is_of_answer and before_tail is not None and arrived.head is not None:
+            return attrs.evolve(arrived.head, body=bytes(arrived.body), broken=str(outcome))
+        raise outcome
 
-    async def _send(self, body: Body, before_tail: BeforeTail | None, arrived: _Arrived) -> Answer:
+    async def _try(self, body: Body, before_tail: BeforeTail | None, arrived: _Arrived) -> Answer | PicpikError:
+        """The answer, or why there is none; returned, since what is raised here has foreign errors as its context."""
         client = self._reads if before_tail is None else self._submits
         with anyio.CancelScope() as scope:
             patience = Patience(scope, self._limits)
             payload = _Payload(body, before_tail, patience)
             try:
                 return await self._exchange(client, payload, patience, arrived)
+            except PicpikError as error:
+                return bare(error)
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise payload.failure or translate(error, self._url, patience.stage) from None
+                return bare(payload.failure or translate(error, self._url, patience.stage))
+            except asyncio.CancelledError as error:
+                raise bare(error)  # noqa: B904 - the very same
             finally:
                 payload.abandon()
-        raise patience.error(urlsplit(self._url).hostname)
+        return patience.error(urlsplit(self._url).hostname)
 
     async def _exchange(
         self, client: aiohttp.ClientSession, payload: _Payload, patience: Patience, arrived: _Arrived
@@ -140,7 +146,7 @@ class _Arrived:
     """As much of an answer as there is so far."""
 
     head: Answer | None = None
-    body: bytearray = attrs.field(factory=bytearray)
+    body: bytearray = attrs.field(factory=bytearray, repr=False)
 
 
 class _Payload(aiohttp.payload.Payload):
@@ -188,11 +194,14 @@ class _Payload(aiohttp.payload.Payload):
         self._connection = getattr(writer, "transport")  # noqa: B009 - not declared by the abstract writer
         # So that drain() waits until all bytes have left; with high=0 it would wait for ever over TLS.
         self._open_connection().set_write_buffer_limits(high=1, low=0)
+        writer.send_headers()  # alone, since they would be joined with what follows to bytes
         async with aclosing(self._body.head()) as head:
             async for data in head:
-                await writer.write(data)
-                size = len(data)
-                del data  # the connection has its own copy of what is not sent yet
+                view = memoryview(data)  # does not show its bytes in a traceback with locals, of asyncio's log neither
+                del data
+                await writer.write(view)
+                size = len(view)
+                del view  # the connection has its own copy of what is not sent yet
                 await writer.drain()
                 self._patience.note_sent(size)
         self._open_connection()
@@ -201,7 +210,7 @@ class _Payload(aiohttp.payload.Payload):
             await self._before_tail()
             self._open_connection()
         self.complete = True
-        await writer.write(self._body.tail())
+        await writer.write(memoryview(self._body.tail()))
         self._patience.start_waiting()
 
     def _open_connection(self) -> asyncio.Transport:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -47,6 +48,7 @@ AnswerT = TypeVar("AnswerT")
 _logger = logging.getLogger("picpik_async")
 
 _MAX_UID_LENGTH: Final = 256
+_SIGNATURE: Final = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{40}(?![0-9A-Fa-f])")
 
 _NAMES: Final = {
     "cfg_scale": "CFGScale",
@@ -169,9 +171,9 @@ def refusal(document: Mapping[str, Any], *, action: str, request_uuid: str) -> A
 
 
 def _words(value: Any) -> str:
-    """A server's text; another type is only named, since writing out a deep one may fail."""
+    """A server's text, without signatures it may quote; another type is only named, since writing out a deep one may fail."""
     if value is None or isinstance(value, str):
-        return value or ""
+        return _SIGNATURE.sub("(signature)", value or "")
     return f"({type(value).__name__})"
 
 

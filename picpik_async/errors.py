@@ -29,7 +29,7 @@ PicpikError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from picpik_async._tasks import TaskDetail
@@ -61,6 +61,8 @@ __all__ = [
 ]
 
 
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
 _LEGIBLE_LIMIT = 500
 
 
@@ -69,6 +71,19 @@ def legible(text: object, *, limit: int = _LEGIBLE_LIMIT) -> str:
     cut = str(text)[: limit + 1]
     escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in cut)
     return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
+
+
+def bare(error: ErrorT) -> ErrorT:
+    """*error* without frames, whose locals hold bodies and signed addresses, and without foreign errors, which quote them.
+
+    A stated cause stays, without its frames. So does an error of the same class behind it, since anyio tells its own
+    cancellations by those.
+    """
+    context = error.__context__
+    error.__context__ = bare(context) if isinstance(context, type(error)) else None
+    if error.__cause__ is not None:
+        bare(error.__cause__)
+    return error.with_traceback(None)
 
 
 class PicpikError(Exception):

@@ -594,7 +594,7 @@ async def test_before_tail_breaks(body: Body) -> None:
 
         assert CANARY not in str(caught.value)
         assert caught.value.__cause__ is None
-        assert caught.value.__suppress_context__
+        assert caught.value.__context__ is None
         assert [] == server.complete
 
 
