@@ -289,9 +289,10 @@ async def test_a_body_too_large_is_refused() -> None:
         for chunk in (b"1234", b"5678"):
             yield chunk
 
-    assert [b"1234", b"5678"] == await collected(chunks(), limit=8)
+    seen: list[bytes] = []
+    assert [b"1234", b"5678"] == await collected(chunks(), seen.append, limit=8) == seen
     with pytest.raises(web.HTTPRequestEntityTooLarge):
-        await collected(chunks(), limit=7)
+        await collected(chunks(), seen.append, limit=7)
 
 
 async def test_an_effect_that_breaks_is_an_error_of_the_task(caplog: pytest.LogCaptureFixture) -> None:

@@ -213,13 +213,32 @@ def balance(*, common: Common = COMMON) -> int:
 
 
 @app.command
-def emulator(*, port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8080) -> int:
+def emulator(
+    *,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8080,
+    fault: tuple[str, ...] = (),
+    seed: int = 0,
+    ledger: Annotated[Path | None, Parameter(validator=validators.Path(dir_okay=False))] = None,
+) -> int:
     """Serve an emulated PICPIK on this machine until Ctrl-C, and print the settings that lead to it.
+
+    What --fault can let go wrong, beside HTTP statuses from 400 to 599:
+
+    submits, which are not taken: reset, hang, garbage, html, no-credits;
+    submits, taken and charged: lose-answer, truncate, drip, taken-hang,
+    taken-garbage, taken-html, taken-400 to taken-599;
+    polls: vanish, poison, missing-row, unknown-word;
+    downloads: wrong-bytes, redirect;
+    with poll. or download. before it: reset, hang, garbage, html, truncate,
+    drip, 400 to 599.
 
     Args:
         port: TCP port, by default 8080; 0 chooses a free one.
+        fault: [ON.]NAME[@AFTER][:SHARE][xCOUNT], such as lose-answer:0.05 (one in twenty), reset@1000x3 (after 1000 bytes, thrice) or poll.503@5 (come again after 5 s); may be repeated.
+        seed: another one lets faults strike other requests.
+        ledger: file for a line of JSON per charge, written before the submit is answered.
     """
-    return _serve.serve(port)
+    return _serve.serve(port=port, faults=fault, seed=seed, ledger_file=ledger)
 
 
 def _draw(build: Callable[[], ModifyMaskedPixels], drawing: Drawing, *, job: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 
-def serve(port: int) -> int:
-    """Serve an emulator on *port* until Ctrl-C, and return the exit code."""
+def serve(**options: Any) -> int:
+    """Serve an emulator with these *options* until Ctrl-C, and return the exit code."""
     output = Output(as_json=False)
     try:
-        asyncio.run(_serve(emulator_class()(port=port), output))
+        asyncio.run(_serve(emulator_class()(**options), output))
     except KeyboardInterrupt:
         output.note("emulator stopped")
     except ConfigurationError as error:

@@ -6,12 +6,14 @@ async with Emulator() as emulator, emulator.session() as picpik:
 ```
 
 It speaks the documented protocol, checks signatures and ranges, queues tasks, charges credits and really fills masks
-from their surroundings. It cannot read prompts. Needs the `emulator` extra.
+from their surroundings. It cannot read prompts. On demand it fails like a real service on a bad day: see `Fault`.
+Needs the `emulator` extra.
 """
 
 from __future__ import annotations
 
+from picpik_async.emulator._faults import Fault
 from picpik_async.emulator._server import Emulator
 from picpik_async.emulator._tasks import ImageRecord, LedgerEntry
 
-__all__ = ["Emulator", "ImageRecord", "LedgerEntry"]
+__all__ = ["Emulator", "Fault", "ImageRecord", "LedgerEntry"]

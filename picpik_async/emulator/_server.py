@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio.to_thread
@@ -11,20 +12,26 @@ from aiohttp import web
 
 from picpik_async._config import Credentials
 from picpik_async.emulator._admission import parse
+from picpik_async.emulator._ledger import LedgerFile
+from picpik_async.emulator._mischief import Arrival, Mischief, kind_of
+from picpik_async.emulator._plan import Plan
 from picpik_async.emulator._service import Service, ServiceSettings, cost_by_size
 from picpik_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import AsyncIterable, Callable, Mapping
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+    from os import PathLike
     from types import TracebackType
 
     from picpik_async import PicpikSession
+    from picpik_async.emulator._faults import Fault
     from picpik_async.emulator._tasks import LedgerEntry
 
 __all__ = ["Emulator"]
 
 MAX_BODY: Final = 256 * 1024 * 1024  # bytes; our choice, the service publishes no limit
+_SMALL: Final = 64 * 1024  # bytes that are parsed faster (0.1 ms) than they are handed to another thread
 
 
 class Emulator:
@@ -46,13 +53,21 @@ class Emulator:
         fail: called with the parameters of an accepted request (without images); a text it returns is the error in
             which the task ends.
         retention: seconds after which tasks and results are forgotten.
+        faults: what goes wrong, as `Fault` or as text, such as `lose-answer:0.05`; where several could strike at the
+            same moment, the first does.
+        seed: decides which requests the faults strike; the same ones in every run.
+        ledger_file: a file for one line of JSON per charge (`request_uuid`, `TaskUID`, `time`, `cost`), on the disk
+            before the submit is answered; continued if it exists.
+
+    Raises:
+        ConfigurationError: there is no such fault.
 
     Attributes:
         url: the endpoint, once the context is entered.
         credentials: the key pair.
     """
 
-    _runner: web.AppRunner
+    _stack: AsyncExitStack
 
     def __init__(
         self,
@@ -69,6 +84,9 @@ class Emulator:
         error_share: float = 0.0,
         fail: Callable[[Mapping[str, Any]], str | None] | None = None,
         retention: float = 24 * 3600.0,
+        faults: Iterable[Fault | str] = (),
+        seed: int = 0,
+        ledger_file: str | PathLike[str] | None = None,
     ) -> None:
         self.url: str = ""
         self.credentials: Credentials = Credentials(public_key, private_key)
@@ -84,18 +102,26 @@ class Emulator:
             fail=fail,
             retention=retention,
         )
-        self._service = Service(self.credentials, settings)
+        self._plan = Plan(faults, seed=seed)
+        self._mischief = Mischief(self._plan)
+        self._ledger_file = None if ledger_file is None else LedgerFile(ledger_file)
+        self._service = Service(self.credentials, settings, plan=self._plan, ledger_file=self._ledger_file)
         self._limiter = anyio.CapacityLimiter(4)
 
     @property
     def ledger(self) -> tuple[LedgerEntry, ...]:
-        """Every accepted and charged request, in order."""
+        """Every accepted and charged request, in order, those included whose answer was lost."""
         return tuple(self._service.ledger)
 
     @property
     def requests(self) -> Counter[str]:
         """Requests received per Action, refused ones included."""
         return self._service.requests
+
+    @property
+    def injected(self) -> Counter[str]:
+        """How often each fault has struck, by its name; with the kind of request where that is not the usual one."""
+        return self._plan.injected
 
     def advance(self, seconds: float) -> None:
         """Let *seconds* of emulated time pass at once: tasks move on, results expire.
@@ -114,12 +140,20 @@ class Emulator:
         app = web.Application()
         app.router.add_post("/", self._post)
         app.router.add_get(r"/results/{token}/{index:\d{1,3}}.png", self._get_result)
-        listener = self._listen()
-        self.url = f"http://{self._host}:{listener.getsockname()[1]}"
-        self._service.open(self.url)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        async with AsyncExitStack() as stack:
+            if self._ledger_file is not None:
+                await self._ledger_file.open()
+                stack.push_async_callback(self._ledger_file.aclose)
+            listener = self._listen()
+            self.url = f"http://{self._host}:{listener.getsockname()[1]}"
+            self._service.open(self.url)
+            stack.push_async_callback(self._service.aclose)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            stack.callback(self._mischief.leave)
+            await web.SockSite(runner, listener).start()
+            self._stack = stack.pop_all()
         return self
 
     def _listen(self) -> socket.socket:
@@ -134,27 +168,51 @@ class Emulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._runner.cleanup()
-        await self._service.aclose()
+        await self._stack.aclose()
 
-    async def _post(self, request: web.Request) -> web.Response:
-        chunks = await collected(request.content.iter_any())
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        arrival = Arrival(self._plan, request)
+        chunks = await collected(request.content.iter_any(), arrival.note)
+        arrival.end()
         try:
-            parameters = await anyio.to_thread.run_sync(parse, chunks, limiter=self._limiter)
+            parameters = await self._parsed(chunks)
         except ValueError:
             raise web.HTTPBadRequest(text="the body is not JSON") from None
-        answer = await self._service.answer(parameters)
-        return web.Response(body=orjson.dumps(answer), content_type="application/json")
+        on = kind_of(parameters.get("Action") if isinstance(parameters, dict) else None)
 
-    async def _get_result(self, request: web.Request) -> web.Response:
-        picture = self._service.result(request.match_info["token"], int(request.match_info["index"]))
-        if picture is None:
-            raise web.HTTPNotFound(text="there is no such result (any more)")
-        return web.Response(body=picture, content_type="image/png")
+        async def answer() -> tuple[web.Response, bool]:
+            document = await self._service.answer(parameters)
+            response = web.Response(body=orjson.dumps(document), content_type="application/json")
+            return response, on == "poll" or "TaskUID" in document
+
+        return await self._mischief.serve(request, on, answer)
+
+    async def _parsed(self, chunks: list[bytes]) -> Any:
+        if sum(map(len, chunks)) <= _SMALL:
+            return parse(chunks)
+        return await anyio.to_thread.run_sync(parse, chunks, limiter=self._limiter)
+
+    async def _get_result(self, request: web.Request) -> web.StreamResponse:
+        Arrival(self._plan, request, on="download").end()
+
+        async def picture() -> tuple[web.Response, bool]:
+            found = self._service.result(request.match_info["token"], int(request.match_info["index"]))
+            if found is None:
+                raise web.HTTPNotFound(text="there is no such result (any more)")
+            return web.Response(body=found, content_type="image/png"), True
+
+        return await self._mischief.serve(request, "download", picture)
 
 
-async def collected(chunks: AsyncIterable[bytes], limit: int = MAX_BODY) -> list[bytes]:
+async def collected(
+    chunks: AsyncIterable[bytes], note: Callable[[bytes], None], *, limit: int = MAX_BODY
+) -> list[bytes]:
     """A body of at most *limit* bytes, in the pieces it came in: joining them is left to a worker thread.
+
+    Args:
+        chunks: the pieces.
+        note: told each of them at once.
+        limit: bytes.
 
     Raises:
         web.HTTPRequestEntityTooLarge: it is longer.
@@ -164,5 +222,6 @@ async def collected(chunks: AsyncIterable[bytes], limit: int = MAX_BODY) -> list
         size += len(chunk)
         if size > limit:
             raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=size)
+        note(chunk)
         pieces.append(chunk)
     return pieces

@@ -14,6 +14,7 @@ import attrs
 
 from picpik_async.emulator._admission import authenticate, images_of
 from picpik_async.emulator._effects import DRAWINGS
+from picpik_async.emulator._faults import Moment
 from picpik_async.emulator._studio import Studio
 from picpik_async.emulator._tasks import Clock, EmulatedTask, ImageRecord, LedgerEntry, Schedule
 from picpik_async.emulator._validation import Check, Refusal, RetCode, record, sequence, text
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from picpik_async._config import Credentials
+    from picpik_async.emulator._ledger import LedgerFile
+    from picpik_async.emulator._plan import Plan
 
 __all__ = ["Service", "ServiceSettings"]
 
@@ -29,6 +32,7 @@ _MEGAPIXEL: Final = 1024 * 1024
 _YEAR: Final = 365 * 24 * 3600
 _TASK_ERROR: Final = 500  # an ErrorCode of our own: the service publishes none but 0
 _PAINTERS: Final = 4
+_UNKNOWN_WORD: Final = "Pondering"
 
 _QUERIES: Final[Mapping[str, Check]] = {
     "ListTasksDetails": record({"TaskUIDList": sequence(text)}),
@@ -82,6 +86,8 @@ class Service:
     Args:
         credentials: the one key pair it knows.
         settings: how it behaves.
+        plan: what goes wrong.
+        ledger_file: where charges are written before they are answered, if anywhere.
 
     Attributes:
         ledger: every accepted and charged request.
@@ -92,12 +98,18 @@ class Service:
     _loop: asyncio.AbstractEventLoop
     _studio: Studio
 
-    def __init__(self, credentials: Credentials, settings: ServiceSettings) -> None:
+    def __init__(
+        self, credentials: Credentials, settings: ServiceSettings, *, plan: Plan, ledger_file: LedgerFile | None = None
+    ) -> None:
         self._clock = Clock()
         self.ledger: list[LedgerEntry] = []
         self.requests: Counter[str] = Counter()
         self._credentials = credentials
         self._settings = settings
+        self._plan = plan
+        self._ledger_file = ledger_file
+        self._vanished: set[str] = set()
+        self._poisoned: set[str] = set()
         self._used = 0
         self._luck = random.Random(0)  # noqa: S311 (which tasks fail is the same in every run)
         self._expires = int(self._clock.now()) + _YEAR
@@ -165,14 +177,18 @@ class Service:
             case "ListTasksDetails":
                 return self._list_tasks_details(parameters["TaskUIDList"], now)
             case "ListRunningTasks":
-                return {"TaskUIDList": [task.entry.task_uid for task in self._schedule.open_tasks(now)]}
+                uids = [task.entry.task_uid for task in self._schedule.open_tasks(now)]
+                return {"TaskUIDList": [uid for uid in uids if uid not in self._vanished]}
             case "TerminateTask":
                 return self._terminate_task(parameters["TaskUID"], now)
             case "ListModels":
                 return _MODELS
             case "GetCreditBalance":
                 return self._get_credit_balance()
-        return self._submit(parameters, files, records, now)
+        entry = self._submit(parameters, files, records, now)
+        if self._ledger_file is not None:
+            await self._ledger_file.append(entry)
+        return {"TaskUID": entry.task_uid}
 
     def _inspect(self, parameters: Any) -> tuple[list[bytes], tuple[ImageRecord, ...]]:
         checks = {**_QUERIES, **{action: drawing.check for action, drawing in DRAWINGS.items()}}
@@ -185,11 +201,11 @@ class Service:
 
     def _submit(
         self, parameters: dict[str, Any], files: Sequence[bytes], images: tuple[ImageRecord, ...], now: float
-    ) -> dict[str, Any]:
+    ) -> LedgerEntry:
         hidden = {"Signature", *DRAWINGS[parameters["Action"]].image_fields}
         kept = {name: value for name, value in parameters.items() if name not in hidden}
         cost = self._settings.cost(kept)
-        if cost > self._settings.credits - self._used:
+        if self._plan.strike(Moment.CHARGE, "submit") or cost > self._settings.credits - self._used:
             msg = f"insufficient credits: the task costs {cost}"
             raise Refusal(msg, RetCode.INSUFFICIENT_CREDITS)
         entry = LedgerEntry(
@@ -213,17 +229,31 @@ class Service:
         self._used += cost
         self.ledger.append(entry)
         self._schedule.add(task)
+        for name, victims in (("vanish", self._vanished), ("poison", self._poisoned)):
+            if self._plan.strike(Moment.TASK, "poll", name):
+                victims.add(entry.task_uid)
         self._settle()
-        return {"TaskUID": entry.task_uid}
+        return entry
 
     def _failure(self, parameters: Mapping[str, Any]) -> str | None:
         if self._luck.random() < self._settings.error_share:
             return "emulated error"
         return self._settings.fail(parameters) if self._settings.fail else None
 
+    def _find(self, task_uid: str) -> EmulatedTask | None:
+        return None if task_uid in self._vanished else self._schedule.find(task_uid)
+
     def _list_tasks_details(self, task_uids: list[str], now: float) -> dict[str, Any]:
-        tasks = [task for uid in task_uids if (task := self._schedule.find(uid)) is not None]
-        return {"TaskDetailList": [self._detail(task, task.status(now)) for task in tasks]}
+        if not self._poisoned.isdisjoint(task_uids):
+            msg = "TaskUIDList holds a task that cannot be read"
+            raise Refusal(msg, RetCode.UNREADABLE_TASK)
+        tasks = [task for uid in task_uids if (task := self._find(uid)) is not None]
+        rows = [self._detail(task, task.status(now)) for task in tasks]
+        rows = [row for row in rows if not self._plan.strike(Moment.ROW, "poll", "missing-row")]
+        for row in rows:
+            if self._plan.strike(Moment.ROW, "poll", "unknown-word"):
+                row["Status"] = _UNKNOWN_WORD
+        return {"TaskDetailList": rows}
 
     def _detail(self, task: EmulatedTask, status: str) -> dict[str, Any]:
         """A TaskDetail; see https://www.picpik.ai/api-docs/appendix/complex-data-types/TaskDetail."""
@@ -242,7 +272,7 @@ class Service:
         }
 
     def _terminate_task(self, task_uid: str, now: float) -> dict[str, Any]:
-        task = self._schedule.find(task_uid)
+        task = self._find(task_uid)
         if task is None:
             msg = "TaskUID is unknown"
             raise Refusal(msg, RetCode.UNKNOWN_TASK)

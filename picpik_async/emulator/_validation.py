@@ -28,6 +28,7 @@ class RetCode(enum.IntEnum):
     INVALID_PARAMETER = 201
     INSUFFICIENT_CREDITS = 301
     UNKNOWN_TASK = 401
+    UNREADABLE_TASK = 402
 
 
 @attrs.frozen
