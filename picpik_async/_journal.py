@@ -37,6 +37,8 @@ class Journal:
         JournalError: on entering: the file cannot be used, or is in use.
     """
 
+    share_seconds: ClassVar[float] = 0.05
+    """How long what is recorded waits at most for a sync that somebody waits for."""
     leave_seconds: ClassVar[float] = 2.0
     """How long leaving takes at most; what the disk has not taken by then is written before the interpreter ends."""
 
@@ -54,7 +56,8 @@ class Journal:
 
     async def __aenter__(self) -> Self:
         open_file = functools.partial(JournalFile, self._path, self._connect)
-        writer = Writer(open_file, str(self._path), asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        writer = Writer(open_file, str(self._path), loop, share_seconds=self.share_seconds)
         try:
             await writer.start()
         except BaseException:
@@ -107,7 +110,7 @@ class Journal:
     def record(self, entry: JournalEntry) -> None:
         """Write a job's whole row soon, after all that was asked for before.
 
-        It is on disk after a twentieth of a second, or with the next `commit` or `flush`. What cannot be written is
+        It is on disk after `share_seconds`, or with the next `commit` or `flush`. What cannot be written is
         logged as an error and tried again with everything that is written later.
         """
         if self._writer is None:

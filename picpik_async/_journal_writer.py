@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Order", "Writer", "complain"]
 
-# A row nobody waits for is synced with the next that somebody waits for, rather than delay it by a sync of its own.
-SHARE_SECONDS: Final = 0.05
 CLOSING_ATTEMPTS: Final = 3
 PAUSE_SECONDS: Final = 0.1
 EXIT_SECONDS: Final = 5.0
@@ -70,12 +68,17 @@ class Writer:
         open_file: opens the journal, in the thread.
         path: the journal's file, for messages.
         loop: where the replies go.
+        share_seconds: how long a row nobody waits for may wait for one that somebody waits for, rather than delay it by
+            a sync of its own.
     """
 
-    def __init__(self, open_file: Callable[[], JournalFile], path: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, open_file: Callable[[], JournalFile], path: str, loop: asyncio.AbstractEventLoop, *, share_seconds: float
+    ) -> None:
         self._open_file = open_file
         self._path = path
         self._loop = loop
+        self._share_seconds = share_seconds
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         # A daemon, since the interpreter would wait for ever for another kind if the journal was never left; `_finish`
         # sees to it that everything is written all the same.
@@ -131,7 +134,7 @@ class Writer:
 
     def _take(self) -> list[Order]:
         """All orders there are; waits for one, but not longer than the rows at hand may wait for a sync."""
-        patience = None if self._since is None else max(self._since + SHARE_SECONDS - time.monotonic(), 0)
+        patience = None if self._since is None else max(self._since + self._share_seconds - time.monotonic(), 0)
         orders = []
         with contextlib.suppress(queue.Empty):
             orders.append(self._orders.get(timeout=patience))
@@ -140,7 +143,7 @@ class Writer:
         return orders
 
     def _due(self) -> bool:
-        overdue = self._since is not None and time.monotonic() >= self._since + SHARE_SECONDS
+        overdue = self._since is not None and time.monotonic() >= self._since + self._share_seconds
         return overdue or any(order.reply is not None for order in self._pending)
 
     def _obey(self, order: Order) -> None:
