@@ -137,7 +137,8 @@ class AiohttpTransport:
                 return arrived.head
             patience.start_reading()
             await _read_into(arrived.body, response, self._limits.max_answer_bytes, patience.note_received)
-            payload.keep_connection()
+            if client is self._reads:  # the others are not used again, and TLS would keep them open for a long goodbye
+                payload.keep_connection()
             return attrs.evolve(arrived.head, body=bytes(arrived.body))
 
 

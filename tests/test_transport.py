@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import socket
 import ssl
 import time
@@ -22,7 +23,7 @@ import trustme
 from aiohttp import client_exceptions
 from aiohttp.client_reqrep import ConnectionKey
 from anyio import CapacityLimiter
-from fault_server import FaultServer, after_reading, answering, raw_answer, until
+from fault_server import SECONDS, FaultServer, after_reading, answering, raw_answer, until
 from jobs import THREADS, picture
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -141,6 +142,24 @@ async def test_sends_whole_over_tls(body: Body, server_tls: ssl.SSLContext, clie
 
         assert 200 == answer.status
         assert [body.size] == [request.length for request in server.complete]
+
+
+async def test_connection_of_a_submit_ends_at_once(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """A server that does not take leave over TLS cannot keep the connection of a submit open."""
+    rest: list[bytes] = []
+
+    def answer_and_wait(exchange: Exchange) -> None:
+        exchange.read()
+        exchange.answer({})
+        with socket.socket(fileno=os.dup(exchange.socket.fileno())) as below:
+            below.settimeout(SECONDS)
+            while b"" not in rest:
+                rest.append(below.recv(1024))
+
+    with FaultServer(answer_and_wait, tls=server_tls) as server:
+        async with connected(server, ssl=client_tls) as transport:
+            await transport.send(small_body(), before_tail=nothing)
+            await anyio.to_thread.run_sync(until, lambda: b"" in rest)
 
 
 async def test_tail_goes_last(body: Body) -> None:
