@@ -200,6 +200,18 @@ async def test_a_submit_that_is_taken_and_not_answered(fault: str) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+@pytest.mark.parametrize("fault", ["lose-answer", "taken-hang", "taken-garbage", "truncate@10", "drip@5"])
+async def test_faults_on_another_loop(fault: str) -> None:
+    """On uvloop they are the same."""
+    async with serving(fault) as (emulator, picpik):
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await picpik.submit(job())
+
+    assert 1 == len(emulator.ledger)
+
+
+@pytest.mark.anyio
 async def test_some_answers_are_lost() -> None:
     """Of many submits those that the dice say are charged without an answer, the others have one."""
     async with serving(Fault("lose-answer", share=0.3), seed=1, limits=PATIENT) as (emulator, picpik):
@@ -349,7 +361,7 @@ async def test_leaving_ends_what_would_last(fault: str) -> None:
 @pytest.mark.anyio
 async def test_a_drip_ends() -> None:
     """A client with enough patience gets the whole answer."""
-    async with Emulator(faults=["poll.drip@115x1"]) as emulator, aiohttp.ClientSession() as http:
+    async with Emulator(faults=["poll.drip@116x1"]) as emulator, aiohttp.ClientSession() as http:
         answer = await Client(emulator, http).call("GetCreditBalance")
 
     assert 300 == answer["TotalCredits"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 import struct
@@ -162,11 +161,10 @@ def _is_open(request: web.Request) -> bool:
 
 def _send(request: web.Request, data: bytes, *, last: bool = False) -> None:
     """Write *data* as it is, and FIN behind it if it is the last."""
-    transport = request.transport
-    if isinstance(transport, asyncio.Transport) and not transport.is_closing():
-        transport.write(data)
+    if request.transport is not None and not request.transport.is_closing():
+        request.transport.write(data)
         if last:
-            transport.close()
+            request.transport.close()
 
 
 def _head(response: web.Response, body: bytes) -> bytes:
