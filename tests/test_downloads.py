@@ -462,8 +462,8 @@ async def test_truncated_at_every_kib(tmp_path: Path) -> None:
 
 @pytest.mark.long
 async def test_truncated_at_every_kib_of_a_large_picture(tmp_path: Path) -> None:
-    """The same of a picture of 3 MB."""
-    data = picture(1024)
+    """The same of a picture of 0.8 MB."""
+    data = picture(512)
     await check_truncations(tmp_path, data, range(0, len(data), 1024))
 
 
