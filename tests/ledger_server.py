@@ -116,6 +116,7 @@ class Service:
         seed: of all that is random.
         faults: how many submits fail, 0 to 1.
         kinds: in which ways.
+        read_faults: how many queries and downloads fail, 0 to 1.
         delay: seconds until a submit is answered.
         task_seconds: how long a task runs.
         url: its own address.
@@ -126,10 +127,12 @@ class Service:
     seed: int = 0
     faults: float = 0.0
     kinds: tuple[str, ...] = EARLY + LATE
+    read_faults: float = 0.0
     delay: float = 0.0
     task_seconds: float = 0.02
     url: str = ""
     counts: Counter[str] = attrs.field(factory=Counter)
+    _reads: random.Random = attrs.field(factory=lambda: random.Random(1))
     _tasks: dict[str, tuple[float, dict[str, Any]]] = attrs.field(factory=dict)
 
     def next_fault(self, length: int) -> Fault | None:
@@ -137,6 +140,13 @@ class Service:
         rng = random.Random(f"{self.seed} {self.counts['submits']}")
         self.counts["submits"] += 1
         return Fault.drawn(rng, length, self.kinds) if rng.random() < self.faults else None
+
+    def next_read_fault(self) -> str | None:
+        """What goes wrong with the next query or download."""
+        if self._reads.random() >= self.read_faults:
+            return None
+        self.counts["read faults"] += 1
+        return self._reads.choice(("RST", "truncated", "503", "dropped"))
 
     def check(self, body: bytes) -> dict[str, Any] | None:
         """The request in *body*, or None if it is not whole, signed and JSON."""
@@ -244,22 +254,34 @@ class _Connection(asyncio.Protocol):
     def _take(self, body: bytes) -> None:
         if self._target:
             uid = self._target.removeprefix("/result/").removesuffix(".png")
-            self._send(result_picture(uid), kind="image/png")
-            self._data.clear()
-            self._next_request()
+            self._answer_read(raw_answer(result_picture(uid), kind="image/png"))
             return
         request = self._service.check(body)
         if request is None:
-            self._send({"RetCode": 171, "Message": "not signed"}, status=400)
+            self.transport.write(raw_answer({"RetCode": 171, "Message": "not signed"}, status=400))
         elif request["Action"] in QUERIES:
-            self._send(self._service.answer(request))
-            self._data.clear()
-            self._next_request()
+            self._answer_read(raw_answer(self._service.answer(request)))
         else:
             uid, written = self._service.charge(request)
             task = asyncio.get_running_loop().create_task(self._answer(request, uid, written))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _answer_read(self, answer: bytes) -> None:
+        self._data.clear()
+        self._next_request()
+        match self._service.next_read_fault():
+            case "RST":
+                self._end("RST")
+            case "truncated":
+                self.transport.write(answer[: -len(answer) // 3])
+                self.transport.close()
+            case "503":
+                self.transport.write(_ANSWERS["503"])
+            case "dropped":
+                self.transport.close()
+            case _:
+                self.transport.write(answer)
 
     async def _answer(self, request: Mapping[str, Any], uid: str, written: asyncio.Future[None]) -> None:
         await written
@@ -321,10 +343,6 @@ class _Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if not self.transport.is_closing():
             self.transport.resume_reading()
-
-    def _send(self, document: object, *, status: int = 200, kind: str = "application/json") -> None:
-        if not self._mute:
-            self.transport.write(raw_answer(document, status=status, kind=kind))
 
 
 def raw_answer(document: object, *, status: int = 200, kind: str = "application/json", extra: str = "") -> bytes:
@@ -473,6 +491,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=float, default=0.0, help="how many submits fail, 0 to 1")
     parser.add_argument("--kinds", type=lambda text: tuple(text.split(",")), default=EARLY + LATE)
+    parser.add_argument("--read-faults", type=float, default=0.0, help="how many queries and downloads fail, 0 to 1")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until a submit is answered")
     parser.add_argument("--task-seconds", type=float, default=0.02)
     parser.add_argument("--certificate", type=Path, help="a file with key and certificates")

@@ -13,6 +13,7 @@ import attrs
 import uvloop
 from histories import History, Outcome, Verdict, untraced, verdict, violations
 from jobs import mask, session
+from ledger_server import result_hash
 from PIL import Image
 
 from picpik_async import Limits, ModifyMaskedPixels, PicpikError, PicpikSession, RetryPolicy
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from ledger_server import LedgerProcess, LedgerServer
 
-    from picpik_async import JournalEntry
+    from picpik_async import JournalEntry, Task
 
 QUICKER = Limits(stall_timeout=0.3, request_timeout=0.3, slice_size=9000)
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -81,6 +82,7 @@ class Storm:
         tls: the client's context.
         loop: which event loop, a key of `LOOPS`.
         journals: a folder for journals; None for none.
+        pictures: a folder for pictures; None if nobody waits for them.
     """
 
     seed: int
@@ -92,6 +94,7 @@ class Storm:
     tls: ssl.SSLContext | None = None
     loop: str = "asyncio"
     journals: Path | None = None
+    pictures: Path | None = None
 
     def run(self, server: LedgerServer | LedgerProcess) -> Report:
         """Let it rage, and wait until *server* has got all it will get."""
@@ -100,7 +103,7 @@ class Storm:
             runner.run(self._run(server.url, report))
         server.settle()
         report.counts.update(server.counts)
-        report.judge(server)
+        report.judge(server, pictures=self.pictures is not None)
         return report
 
     async def _run(self, url: str, report: Report) -> None:
@@ -145,7 +148,8 @@ class Storm:
             async with asyncio.timeout(moment):
                 key = None if self.journals is None else name
                 task = await picpik.submit(JOBS[size](), key=key, request_uuid=name)
-            report.outcomes.append(Outcome(name, Verdict.ACK, task.uid))
+                outcome = Outcome(name, Verdict.ACK, task.uid)
+            report.outcomes.append(outcome if self.pictures is None else await fetched(task, outcome, self.pictures))
         except PicpikError as error:
             report.outcomes.append(Outcome(name, verdict(error)))
             if name != error.request_uuid:
@@ -155,6 +159,15 @@ class Storm:
         except TimeoutError:
             report.outcomes.append(Outcome(name, Verdict.NOTHING))
             report.counts["cancelled"] += 1
+
+
+async def fetched(task: Task, outcome: Outcome, folder: Path) -> Outcome:
+    """What became of a task."""
+    try:
+        files = await (await task.wait(timeout=10)).save(folder)
+    except PicpikError as error:
+        return attrs.evolve(outcome, error=error)
+    return attrs.evolve(outcome, files=tuple(files))
 
 
 @attrs.define
@@ -182,15 +195,19 @@ class Report:
         self.tasks.update(task.uid for task in picpik.tasks)
         self.unknown.update(picpik.unknown_submits)
 
-    def judge(self, server: LedgerServer | LedgerProcess) -> None:
-        """Compare with what was charged."""
+    def judge(self, server: LedgerServer | LedgerProcess, *, pictures: bool) -> None:
+        """Compare with what was charged, and with the *pictures* that were made."""
         charges = server.charges()
         self.counts["outcomes"] = len(self.outcomes)
         self.counts.update(outcome.verdict.value for outcome in self.outcomes)
-        entries = self.entries or None
-        self.violations += violations(
-            History(charges=charges, outcomes=self.outcomes, entries=entries, jobs=len(self.outcomes))
+        history = History(
+            charges=charges,
+            outcomes=self.outcomes,
+            entries=self.entries or None,
+            jobs=len(self.outcomes),
+            sent=result_hash if pictures else None,
         )
+        self.violations += violations(history)
         self.violations += untraced(charges, tasks=self.tasks, request_uuids=self.unknown)
         if self.counts["bad"]:
             self.violations.append(f"{self.counts['bad']} whole requests were not JSON with a good signature")

@@ -10,6 +10,8 @@ import trustme
 from ledger_server import EARLY, LATE, LedgerProcess, LedgerServer
 from storms import LOOPS, Report, Storm
 
+from picpik_async._entries import JobState
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -60,6 +62,17 @@ def test_storm_with_journals(tmp_path: Path) -> None:
     assert 100 < len(report.entries) <= 120
 
 
+def test_pictures(tmp_path: Path) -> None:
+    """Each task ends in the very picture that was made for it, or in an error, although reads fail, too."""
+    kinds = ("truncated", "dropped", "odd echo", "RST")
+    with LedgerServer(tmp_path / "ledger", seed=SEED, faults=0.3, kinds=kinds, read_faults=0.3) as server:
+        report = Storm(seed=SEED, small=60, cancelled=0, pictures=tmp_path, journals=tmp_path).run(server)
+
+    assert [] == report.violations, report.text()
+    assert 30 < sum(len(outcome.files) for outcome in report.outcomes) <= report.counts["ack"]
+    assert JobState.DONE in {entry.state for entry in report.entries}
+
+
 def test_calm(tmp_path: Path) -> None:
     """Without faults every submit is taken, and the ledger has each once."""
     with LedgerServer(tmp_path / "ledger") as server:
@@ -78,7 +91,10 @@ def test_long_storm(
     for number, (tls, loop) in enumerate((tls, loop) for tls in (None, client_tls) for loop in LOOPS):
         path, file, seed = tmp_path / f"ledger-{number}", certificate if tls else None, SEED + number
         with LedgerProcess(path, certificate=file, seed=seed, faults=0.9) as server:
-            total.add(Storm(seed=seed, small=1100, medium=300, large=100, tls=tls, loop=loop, at_once=16).run(server))
+            storm = Storm(
+                seed=seed, small=1100, medium=300, large=100, tls=tls, loop=loop, at_once=16, journals=tmp_path
+            )
+            total.add(storm.run(server))
     with capsys.disabled():
         print(f"\nnever twice: {total.text()}")  # noqa: T201 - the figures are what it is run for
 
