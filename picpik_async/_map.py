@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 import weakref
@@ -50,9 +49,8 @@ def _at_least_one(_plan: Plan, attribute: attrs.Attribute[int], value: object) -
 
 
 def _to_folder(path: str | os.PathLike[str] | None) -> Path | None:
-    """Absolute, so that a change of the working directory in between does not scatter the pictures."""
     try:
-        return None if path is None else Path(path).absolute()
+        return None if path is None else Path(path)
     except TypeError:
         raise refused(field="save_to", value=path, allowed="the path of a folder") from None
 
@@ -221,13 +219,13 @@ class _Pipeline:
         return None
 
     async def _feed(self, inputs: AsyncIterator[Any], start: Callable[[Item, Any], object]) -> BaseException | None:
-        for number in itertools.count():
+        while True:
             await self._room.acquire()
             await self._submits.acquire()
             try:
                 given = await anext(inputs)
             except StopAsyncIteration:
-                break
+                return None
             except Exception as error:  # noqa: BLE001 - the consumer gets it, when all else has ended
                 return error
             except asyncio.CancelledError as error:
@@ -235,9 +233,9 @@ class _Pipeline:
                 if task is None or task.cancelling():
                     raise
                 return error
+            item = Item(self.progress.pulled)
             self._count(pulled=1)
-            start(Item(number), given)
-        return None
+            start(item, given)
 
     async def _follow(self, item: Item, given: Any) -> None:
         """Bring one input to its outcome."""
@@ -313,8 +311,9 @@ class _Pipeline:
             self._brake.paid(item.result.cost)
             self._count(credits=item.result.cost)
         if self._plan.save_to is not None:
+            folder = await self._link.in_thread(self._plan.save_to.absolute)
             async with self._saves.held(expires):
-                item.files = tuple(await item.result.save(self._plan.save_to))
+                item.files = tuple(await item.result.save(folder))
 
     def _deliver(self, number: int, outcome: Outcome) -> None:
         self._count(**{kind_of(outcome.error): 1})
