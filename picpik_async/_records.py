@@ -25,9 +25,11 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from picpik_async._config import Dialect
+    from picpik_async._images import ImageSource, OpenImage
     from picpik_async._journal import Journal
     from picpik_async._requests import Job
     from picpik_async._workshop import Workshop
@@ -57,6 +59,11 @@ class Records:
     doubtful: dict[str, Job] = attrs.field(factory=dict)
     active: dict[str, anyio.Event] = attrs.field(factory=dict)
 
+    def acknowledged(self, entry: JournalEntry) -> None:
+        """Note that the task of a job is known after all."""
+        self.unknown.pop(entry.request_uuid, None)
+        self.doubtful.pop(entry.key, None)
+
 
 class Line:
     """The line of one submit in the journal; without a journal nothing happens.
@@ -75,6 +82,7 @@ class Line:
         self._records = records
         self._key = key
         self._anew = anew
+        self._before: JournalEntry | None = None
         self._claimed: str | None = None
         self._committing = False
         self._request: Job | None = None
@@ -95,8 +103,7 @@ class Line:
         journal = self._records.journal
         if journal is None:
             return None
-        fingerprints = await shop.fingerprints(request.images(), contents=self._key is None)
-        asked = digest(request, fingerprints, shop.dialect)
+        asked = "" if self._key else digest(request, await shop.fingerprints(request.images()), shop.dialect)
         key = self._key or asked
         while (other := self._records.active.get(key)) is not None:
             await other.wait()
@@ -104,16 +111,17 @@ class Line:
         self._claimed = key
         self._request = request
         found = await journal.find(key)
-        if found is not None and found.digest != asked:
+        if found is None:
+            self.entry = JournalEntry(key=key, digest=asked, request_uuid=request_uuid, action=request.action)
+            return None
+        if found.digest != (asked or digest(request, await shop.sizes(request.images()), shop.dialect)):
             msg = (
                 f"key {key!r} names another job in the journal: parameters or image sizes differ; give the changed request"
                 " another key"
             )
             raise InvalidRequestError(msg, field="key", value=key, allowed="a key of its own for each job")
-        if found is None:
-            self.entry = JournalEntry(key=key, digest=asked, request_uuid=request_uuid, action=request.action)
-            return None
         if self._anew:
+            self._before = None if found.state is JobState.INTENT else found
             self.entry = attrs.evolve(found, request_uuid=str(uuid.uuid4()), resubmits=found.resubmits + 1)
             return None
         self.entry = found
@@ -124,13 +132,34 @@ class Line:
         if self._claimed is not None and (event := self._records.active.pop(self._claimed, None)) is not None:
             event.set()
 
+    async def describe(self, images: Mapping[ImageSource, OpenImage], shop: Workshop) -> None:
+        """Complete the line of a new job, whose *images* are open by now, with a digest.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        if self.entry is not None and self._request is not None and not self.entry.digest:
+            sizes = await shop.sizes(self._request.images(), images)
+            self.entry = attrs.evolve(self.entry, digest=digest(self._request, sizes, shop.dialect))
+
     def intend(self, request: Job) -> Job:
         """Note that *request* is about to be sent; returns it with a seed by which it can be told."""
-        if self.entry is None or self._records.journal is None:
+        if self.entry is None:
             return request
         seeded = request.seeded(_seeds.randint(0, MAX_SEED))
-        seed = getattr(seeded, "seed", None)
-        self._move(JobState.INTENT, seed=seed, auto_seed=seeded is not request, task_uid=None, error=None, reason=None)
+        self.entry = self.entry.moved(
+            JobState.INTENT,
+            seed=getattr(seeded, "seed", None),
+            auto_seed=seeded is not request,
+            task_uid=None,
+            acknowledged=None,
+            files=(),
+            error=None,
+            reason=None,
+            ret_code=None,
+        )
+        if self._before is None:  # what was paid for before stays on disk until it may be paid for again
+            self._write(self.entry)
         return seeded
 
     async def commit(self) -> None:
@@ -148,7 +177,10 @@ class Line:
         """Note that the service has certainly not taken the request after all; a commit of another run stays."""
         if self._committing:
             self._committing = False
-            self._move(JobState.INTENT)
+            if self._before is None:
+                self._move(JobState.INTENT)
+            else:
+                self._write(self._before)
 
     def acknowledged(self, task_uid: str) -> None:
         """Note the `TaskUID`."""
@@ -164,13 +196,20 @@ class Line:
 
     def refused(self, error: ApiError | HttpStatusError) -> None:
         """Note that the service refused."""
-        ret_code = error.ret_code if isinstance(error, ApiError) else None
-        self._move(JobState.REJECTED, error=type(error).__name__, reason=str(error), ret_code=ret_code)
+        if self._before is None or self._before.state is JobState.REJECTED:
+            ret_code = error.ret_code if isinstance(error, ApiError) else None
+            self._move(JobState.REJECTED, error=type(error).__name__, reason=str(error), ret_code=ret_code)
+        else:
+            self._write(self._before)
 
     def _move(self, state: JobState, **changes: object) -> None:
-        if self.entry is not None and self._records.journal is not None:
+        if self.entry is not None:
             self.entry = self.entry.moved(state, **changes)
-            self._records.journal.record(self.entry)
+            self._write(self.entry)
+
+    def _write(self, entry: JournalEntry) -> None:
+        if self._records.journal is not None:
+            self._records.journal.record(entry)
 
 
 def settled_uid(entry: JournalEntry, dialect: Dialect) -> str | None:

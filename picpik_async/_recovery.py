@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from picpik_async._engine import Engine
     from picpik_async._entries import JournalEntry
     from picpik_async._journal import Journal
+    from picpik_async._records import Records
     from picpik_async._tasks import TaskDetail
 
 __all__ = ["Proposal", "adopt", "propose"]
@@ -41,30 +42,36 @@ class Proposal:
     certain: bool = False
 
 
-async def propose(engine: Engine, journal: Journal, dialect: Dialect) -> tuple[Proposal, ...]:
-    """Look among the running tasks for those of jobs whose outcome is unknown.
+async def propose(engine: Engine, journal: Journal, records: Records, dialect: Dialect) -> tuple[Proposal, ...]:
+    """Look among the running tasks for those of jobs whose outcome is unknown, and not still awaited.
 
     Raises:
         JournalError: the journal cannot be read.
         TransportError: no answer, repeatedly.
         AnswerError: the service refused, or its answer is not legible.
     """
-    harmless = certain_refusals(dialect)
-    doubtful = [
-        entry
-        for entry in await journal.entries(JobState.COMMIT, JobState.REJECTED)
-        if entry.state is JobState.COMMIT or entry.ret_code not in harmless
-    ]
+    entries = await journal.entries(JobState.COMMIT, JobState.REJECTED)
+    doubtful = [entry for entry in entries if _is_doubtful(entry, dialect) and entry.key not in records.active]
     if not doubtful:
         return ()
     # Asked first, so that a task which is acknowledged in between is not taken for nobody's.
     running = await engine.ask(ListRunningTasks())
-    strangers = [uid for uid in running if await journal.find_task(uid) is None]
+    strangers = []
+    for uid in running:
+        owner = await journal.find_task(uid)
+        if owner is None or _is_doubtful(owner, dialect):  # which the answer may have named before it broke off
+            strangers.append(uid)
     details: list[TaskDetail] = []
     for start in range(0, len(strangers), dialect.max_task_uids):
         rows = await engine.ask(ListTasksDetails(task_uid_list=strangers[start : start + dialect.max_task_uids]))
         details.extend(rows)
     return matched(doubtful, details)
+
+
+def _is_doubtful(entry: JournalEntry, dialect: Dialect) -> bool:
+    if entry.state is JobState.REJECTED:
+        return entry.ret_code not in certain_refusals(dialect)
+    return entry.state is JobState.COMMIT
 
 
 def matched(doubtful: Sequence[JournalEntry], details: Iterable[TaskDetail]) -> tuple[Proposal, ...]:
@@ -89,11 +96,11 @@ def _may_be(entry: JournalEntry, task: TaskDetail) -> bool:
     return task.action in {None, entry.action} and (task.seed in {None, entry.seed} or entry.seed is None)
 
 
-async def adopt(journal: Journal, key: str, task_uid: str) -> JournalEntry:
+async def adopt(journal: Journal, records: Records, key: str, task_uid: str) -> JournalEntry:
     """Note that *task_uid* is the task of the job *key*.
 
     Raises:
-        InvalidRequestError: there is no such job, it has a task, or the task has another job.
+        InvalidRequestError: there is no such job, it has a task, it is being submitted, or the task has another job.
         JournalError: the journal cannot be read or written.
     """
     entry = await journal.find(key)
@@ -105,7 +112,11 @@ async def adopt(journal: Journal, key: str, task_uid: str) -> JournalEntry:
     if other is not None and other.key != key:
         msg = f"task_uid {task_uid!r} is the task of the job {other.key!r}"
         raise InvalidRequestError(msg, field="task_uid", value=task_uid, allowed="a task without a job")
+    if key in records.active:
+        msg = f"key {key!r} is being submitted at this moment; wait for that"
+        raise InvalidRequestError(msg, field="key", value=key, allowed="a key that is not being submitted")
     adopted = entry.moved(JobState.ACK, task_uid=task_uid, acknowledged=time.time(), reason=None, error=None)
     journal.record(adopted)
+    records.acknowledged(adopted)
     await journal.flush()
     return adopted

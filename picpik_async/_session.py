@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -195,23 +196,24 @@ class PicpikSession(Lifecycle):
         """
         journal = await self._open_journal()
         engine = await self._open()
-        proposals = await engine.hosted(lambda: propose(engine, journal, self._dialect))
+        proposals = await engine.hosted(lambda: propose(engine, journal, self._records, self._dialect))
         if adopt:
             for proposal in proposals:
                 if proposal.certain:
-                    await self.adopt(proposal.entry.key, proposal.candidates[0].task_uid)
+                    with contextlib.suppress(InvalidRequestError):  # its own answer has arrived meanwhile
+                        await self.adopt(proposal.entry.key, proposal.candidates[0].task_uid)
         return proposals
 
     async def adopt(self, key: str, task_uid: str) -> Task:
         """Note in the journal that *task_uid* is the task of the job *key*, whose outcome was unknown.
 
         Raises:
-            InvalidRequestError: there is no such job, it has a task, or the task has another job.
+            InvalidRequestError: there is no such job, it has a task, it is being submitted, or the task has another job.
             ConfigurationError: the session has no journal.
             JournalError: it cannot be opened, read or written.
         """
         task = self.task(task_uid)
-        await adopt(await self._open_journal(), key, task.uid)
+        await adopt(await self._open_journal(), self._records, key, task.uid)
         return task
 
     async def resubmit(self, key: str, request: Job | None = None, *, accept_double_charge: bool = False) -> Task:

@@ -86,6 +86,8 @@ class Submit:
         self._line = Line(records, key, anew=anew)
         self._deadline = deadline
         self._probe = False
+        self._spent = 0
+        self._salvaged: str | None = None
         self._aborted = False
         self._scope = anyio.CancelScope()
 
@@ -96,8 +98,8 @@ class Submit:
 
     def abort(self) -> None:
         """Stop, unless it is too late: what may be paid for is followed to its answer."""
+        self._aborted = True  # also if it is too late: what is turned away unpaid is not tried again
         if not self.committed:
-            self._aborted = True
             self._scope.cancel()
 
     async def run(self, shop: Workshop, confirm: Confirm) -> str:
@@ -171,6 +173,7 @@ class Submit:
             self.request_uuid = self._line.entry.request_uuid
         shop.breaker.check()
         images = await shop.open_images(self._request.images())
+        await self._line.describe(images, shop)
         request = self._line.intend(self._request.settled(images, shop.dialect))
         parameters = _wire.parameters(
             request, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=self.request_uuid
@@ -189,12 +192,16 @@ class Submit:
 
     def _pause(self, error: PicpikError, attempt: int, shop: Workshop) -> float | None:
         """Seconds until the next attempt, or None if there is to be none."""
-        if self._aborted or not may_repeat_submit(error, shop.dialect.throttle_ret_codes):
+        codes, longest = shop.dialect.throttle_ret_codes, shop.retry.max_retry_after
+        if self._aborted or not may_repeat_submit(error, codes, attempt=attempt, max_retry_after=longest):
             return None
         retry_after = getattr(error, "retry_after", None)
         pause = delay(attempt, shop.retry, shop.rng, retry_after=retry_after)
         in_time = self._deadline is None or anyio.current_time() + pause <= self._deadline
-        return pause if in_time and shop.budget.take(error) else None
+        if not in_time or not (cost := shop.budget.take(error)):
+            return None
+        self._spent += cost
+        return pause
 
     async def _attempt(
         self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
@@ -209,7 +216,7 @@ class Submit:
         finally:
             if self.committed:
                 shop.breaker.record(unknown=unknown, probe=self._probe)
-        shop.budget.refund()
+        shop.budget.refund(self._spent)
         self._line.acknowledged(uid)
         return uid
 
@@ -248,6 +255,9 @@ class Submit:
         """Runs when all but the tail has left; the mark is set before the tail goes, never after."""
         if self._aborted:
             raise self._aborted_error()
+        if self.committed:
+            msg = "the transport asked for the tail a second time, and does not get it"
+            raise TransportError(msg, stage="send")
         shop.breaker.check()
         await self._line.commit()
         if self._aborted:  # while that was written; between this look and the mark nothing can come
@@ -281,13 +291,14 @@ class Submit:
 
     async def _salvage(self, answer: Answer, confirm: Confirm) -> str:
         """The `TaskUID` out of an answer that broke off, if it can be read and the service knows it."""
-        uid = salvaged_uid(answer.body)
+        self._salvaged = uid = salvaged_uid(answer.body)
         if uid is not None and await confirm(uid):
             return uid
         reason = f"the answer broke off: {answer.broken}"
-        raise self._unknown(reason, stage="body", task_uid=uid)
+        raise self._unknown(reason, stage="body")
 
     def _unknown(self, reason: str, *, stage: str = "answer", task_uid: str | None = None) -> SubmitOutcomeUnknownError:
+        task_uid = task_uid or self._salvaged
         self._records.unknown[self.request_uuid] = reason
         self._line.unknown(reason, task_uid)
         msg = (
