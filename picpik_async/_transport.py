@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
@@ -168,7 +168,8 @@ class _Payload(aiohttp.payload.Payload):
         """End it here: nothing more leaves, not even what is buffered; merely closed, a connection would send that."""
         self.abandoned = True
         if self._connection is not None:
-            self._connection.abort()
+            with suppress(AttributeError):  # asyncio's own, if the last bytes have left after the server's half of it ended
+                self._connection.abort()
 
     def keep_connection(self) -> None:
         """Leave the connection to whoever made it; all went well."""

@@ -162,6 +162,20 @@ async def test_connection_of_a_submit_ends_at_once(server_tls: ssl.SSLContext, c
             await anyio.to_thread.run_sync(until, lambda: b"" in rest)
 
 
+async def test_half_closed_while_bytes_are_left() -> None:
+    """A server that ends its half while ours is stuck, and then reads on, is no reason for a foreign error."""
+
+    def end_and_read(exchange: Exchange) -> None:
+        exchange.read(100)
+        exchange.stopped.wait(0.2)  # until all buffers on the way are full
+        exchange.finish()
+
+    with FaultServer(end_and_read) as server:
+        async with connected(server) as transport:
+            with pytest.raises(TransportError, match="send: ServerDisconnectedError"):
+                await transport.send(await large_body(2000), before_tail=nothing)
+
+
 async def test_tail_goes_last(body: Body) -> None:
     """`before_tail` is awaited when everything but the tail has arrived."""
     with FaultServer(answering({})) as server:
