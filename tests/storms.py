@@ -156,9 +156,11 @@ class Storm:
                 report.violations.append(f"{name}: {error!r} is about {error.request_uuid}")
             if isinstance(error, SubmitOutcomeUnknownError) and name not in picpik.unknown_submits:
                 report.violations.append(f"{name}: {error!r} is not among the unknown submits")
-        except TimeoutError:
+        except TimeoutError:  # no error of ours, which is caught above
             report.outcomes.append(Outcome(name, Verdict.NOTHING))
             report.counts["cancelled"] += 1
+        except Exception as error:  # noqa: BLE001 - that is the finding
+            report.violations.append(f"{name}: {error!r} left the SDK")
 
 
 async def fetched(task: Task, outcome: Outcome, folder: Path) -> Outcome:
