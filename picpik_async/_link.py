@@ -79,7 +79,10 @@ class Link:
         )
 
         async def note(files: list[Path]) -> None:
-            await note_files(self._session._records.journal, task_uid, files)
+            journal = self._session._records.journal
+            if journal is not None:
+                absolute = await self.in_thread(lambda: [file.absolute() for file in files])
+                await note_files(journal, task_uid, absolute)
 
         return TaskResult(detail=detail, images=tuple(images), on_saved=note)
 

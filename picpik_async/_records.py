@@ -86,6 +86,7 @@ class Line:
         self._claimed: str | None = None
         self._committing = False
         self._request: Job | None = None
+        self._journal: Journal  # there is one if there is an entry
 
     @property
     def key(self) -> str | None:
@@ -103,6 +104,7 @@ class Line:
         journal = self._records.journal
         if journal is None:
             return None
+        self._journal = journal
         asked = "" if self._key else digest(request, await shop.fingerprints(request.images()), shop.dialect)
         key = self._key or asked
         while (other := self._records.active.get(key)) is not None:
@@ -159,7 +161,7 @@ class Line:
             ret_code=None,
         )
         if self._before is None:  # what was paid for before stays on disk until it may be paid for again
-            self._write(self.entry)
+            self._journal.record(self.entry)
         return seeded
 
     async def commit(self) -> None:
@@ -168,10 +170,10 @@ class Line:
         Raises:
             JournalError: it could not be written, and the request must not be completed.
         """
-        if self.entry is not None and self._records.journal is not None:
+        if self.entry is not None:
             self.entry = self.entry.moved(JobState.COMMIT)
             self._committing = True
-            await self._records.journal.commit(self.entry)
+            await self._journal.commit(self.entry)
 
     def retract(self) -> None:
         """Note that the service has certainly not taken the request after all; a commit of another run stays."""
@@ -180,7 +182,7 @@ class Line:
             if self._before is None:
                 self._move(JobState.INTENT)
             else:
-                self._write(self._before)
+                self._journal.record(self._before)
 
     def acknowledged(self, task_uid: str) -> None:
         """Note the `TaskUID`."""
@@ -200,16 +202,12 @@ class Line:
             ret_code = error.ret_code if isinstance(error, ApiError) else None
             self._move(JobState.REJECTED, error=type(error).__name__, reason=str(error), ret_code=ret_code)
         else:
-            self._write(self._before)
+            self._journal.record(self._before)
 
     def _move(self, state: JobState, **changes: object) -> None:
         if self.entry is not None:
             self.entry = self.entry.moved(state, **changes)
-            self._write(self.entry)
-
-    def _write(self, entry: JournalEntry) -> None:
-        if self._records.journal is not None:
-            self._records.journal.record(entry)
+            self._journal.record(self.entry)
 
 
 def settled_uid(entry: JournalEntry, dialect: Dialect) -> str | None:
@@ -262,8 +260,8 @@ async def note_failure(journal: Journal | None, error: TaskError) -> None:
 
 
 async def note_files(journal: Journal | None, task_uid: str, files: list[Path]) -> None:
-    """Note in the journal that the pictures of a task were saved."""
-    await _note(journal, task_uid, JobState.DONE, files=tuple(file.absolute() for file in files))
+    """Note in the journal that the pictures of a task were saved; *files* are absolute paths."""
+    await _note(journal, task_uid, JobState.DONE, files=tuple(files))
 
 
 async def _note(journal: Journal | None, task_uid: str, state: JobState, **changes: object) -> None:
