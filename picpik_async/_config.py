@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from picpik_async._sealed import sealed_class
 from picpik_async._settings import (
     above,
     at_least,
@@ -66,6 +67,7 @@ def _key_problem(value: object) -> str | None:
     return None
 
 
+@sealed_class
 @attrs.frozen
 class Credentials:
     """The key pair of a PICPIK account.
@@ -87,7 +89,6 @@ class Credentials:
     private_key: Secret = attrs.field(converter=_to_secret, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        # No local of any frame of the traceback holds a key.
         for name, problem in (
             ("public_key", _key_problem(self.public_key)),
             ("private_key", _key_problem(self.private_key.reveal())),
@@ -139,6 +140,7 @@ def _split(url: str) -> SplitResult | None:
     return parts if is_address else None
 
 
+@sealed_class
 @attrs.frozen
 class Endpoint:
     """The address of the service; https, or plain http to this machine.

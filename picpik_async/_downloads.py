@@ -85,7 +85,7 @@ class Downloads:
         self._limiter = limiter
         self._budget = budget or RetryBudget()
         self._ssl = ssl
-        self._proxy = proxy
+        self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
         self._slots = Slots(limits.downloads)
         self._rng = random.Random()  # noqa: S311 - jitter
 
@@ -182,7 +182,8 @@ class Downloads:
             problem = self._rules.problem(url)
             if problem is not None:
                 raise UnsafeUrlError(problem)
-            options: Any = {"allow_redirects": False, "auto_decompress": False, "proxy": self._proxy}
+            proxy = None if self._proxy is None else self._proxy.reveal()
+            options: Any = {"allow_redirects": False, "auto_decompress": False, "proxy": proxy}
             async with self._client.get(url.reveal(), headers=transfer.request_headers(), **options) as response:
                 if response.status not in _REDIRECTS:
                     await _receive(response, transfer, on_progress)

@@ -15,8 +15,9 @@ from picpik_async import _pixels
 from picpik_async._blobs import as_file, sha256_of, too_large
 from picpik_async._config import Limits
 from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for, os_problem
+from picpik_async._sealed import sealed
 from picpik_async._streams import StreamLoader
-from picpik_async.errors import ConfigurationError, ImageError, InvalidRequestError
+from picpik_async.errors import ConfigurationError, ImageError, InvalidRequestError, bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
@@ -67,6 +68,7 @@ class ImageSource:
         return f"<ImageSource {self.label}>"
 
     @classmethod
+    @sealed
     def of(cls, value: ImageInput, *, field: str = "image") -> ImageSource:
         """The source of a picture.
 
@@ -328,19 +330,19 @@ def require_format(opened: OpenImage, formats: Collection[str], *, field: str, s
 
 @contextlib.contextmanager
 def _reporting(field: str, source: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a picture into an error that names it."""
+    """Turn whatever goes wrong with a picture into an error that names it, without frames, which hold pieces of it."""
     try:
         yield
     except InvalidRequestError as exc:
         if exc.field is not None:
-            raise
-        kind, problem, cause = type(exc), str(exc), exc.__cause__
+            raise bare(exc)  # noqa: B904 - the very same
+        kind, problem, cause = type(exc), str(exc), bare(exc).__cause__
     except ConfigurationError:
         raise
     except OSError as exc:
-        kind, problem, cause = ImageError, os_problem(exc), exc
+        kind, problem, cause = ImageError, os_problem(exc), bare(exc)
     except Exception as exc:  # noqa: BLE001 - a foreign object may raise anything
-        kind, problem, cause = ImageError, f"reading it failed with {type(exc).__name__}", exc
+        kind, problem, cause = ImageError, f"reading it failed with {type(exc).__name__}", bare(exc)
     else:
         return
     raise _named(kind, field, source, problem) from cause

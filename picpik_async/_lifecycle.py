@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 
 from picpik_async._breaker import SpendBreaker
-from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
+from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy, Secret
 from picpik_async._downloads import Downloads
 from picpik_async._endings import closed_error
 from picpik_async._engine import Engine
 from picpik_async._records import Records
 from picpik_async._retry import RetryBudget
+from picpik_async._sealed import sealed
 from picpik_async._transport import AiohttpTransport, Transport
 from picpik_async._workshop import Workshop
 from picpik_async.errors import ConfigurationError
@@ -38,6 +39,7 @@ _CLOSE_SECONDS: Final = 5.0
 class Lifecycle:
     """The part of a session that is not about requests; see `PicpikSession` for the arguments."""
 
+    @sealed
     def __init__(
         self,
         credentials: Credentials | None = None,
@@ -62,7 +64,7 @@ class Lifecycle:
         self._limits = limits or Limits()
         self._new_journal = None if journal is None else _journals_at(journal)
         self._ssl = ssl
-        self._proxy = proxy
+        self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
         self._transport = transport
         self._limiter = anyio.CapacityLimiter(self._limits.threads)
         self._pid = os.getpid()
@@ -119,7 +121,11 @@ class Lifecycle:
 
     async def _open(self) -> Engine:
         self._check_place()
-        # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew.
+        # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew, when it
+        # has let go of the journal.
+        while self._engine is not None and self._engine.over and not self._engine.owner.done():
+            await asyncio.wait([self._engine.owner])
+            self._check_place()
         if self._engine is None or self._engine.over:
             self._loop = asyncio.get_running_loop()
             self._engine = self._new_engine()
@@ -131,7 +137,7 @@ class Lifecycle:
         return engine
 
     def _new_engine(self) -> Engine:
-        net: Any = {"ssl": self._ssl, "proxy": self._proxy}
+        net: Any = {"ssl": self._ssl, "proxy": None if self._proxy is None else self._proxy.reveal()}
         self._records.journal = None if self._new_journal is None else self._new_journal()
         workshop = Workshop(
             credentials=self._credentials,

@@ -17,6 +17,7 @@ import aiohttp
 import anyio
 import attrs
 
+from picpik_async._config import Secret
 from picpik_async._patience import Patience
 from picpik_async._retry import parse_retry_after
 from picpik_async.errors import MalformedAnswerError, PicpikError, TransportError, bare
@@ -83,7 +84,7 @@ class AiohttpTransport:
         self._url = url
         self._limits = limits
         self._ssl = ssl
-        self._proxy = proxy
+        self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -129,7 +130,8 @@ class AiohttpTransport:
     async def _exchange(
         self, client: aiohttp.ClientSession, payload: _Payload, patience: Patience, arrived: _Arrived
     ) -> Answer:
-        async with client.post(self._url, data=payload, allow_redirects=False, proxy=self._proxy) as response:
+        proxy = None if self._proxy is None else self._proxy.reveal()
+        async with client.post(self._url, data=payload, allow_redirects=False, proxy=proxy) as response:
             retry_after = parse_retry_after(response.headers.get("Retry-After"), now=time.time())
             arrived.head = Answer(response.status, b"", retry_after)
             if not payload.complete:  # who answers before being asked gets no more to read

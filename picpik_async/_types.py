@@ -13,6 +13,7 @@ import attrs
 
 from picpik_async._images import ImageSource
 from picpik_async._ranges import flag, integer, number, one_text, refused, text, to_texts
+from picpik_async._sealed import sealed_class
 from picpik_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Model:
         return value if isinstance(value, Model) else cls(value)
 
 
+@sealed_class
 @attrs.frozen(kw_only=True)
 class Mask:
     """What to redraw: a picture, and a mask of the same size; white is redrawn.
@@ -163,6 +165,7 @@ class Mask:
     prompts_more_important: bool | None = flag(within="masked")
 
 
+@sealed_class
 @attrs.frozen(kw_only=True)
 class Image2Image:
     """An extra reference picture.

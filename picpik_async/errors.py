@@ -108,7 +108,7 @@ class InvalidRequestError(PicpikError, ValueError):
 
     Attributes:
         field: dotted name of the parameter, such as `masked.mask_blur`.
-        value: the offending value, or None where it is missing.
+        value: the offending value, or None where it is missing; of bytes only how many there are.
         allowed: the allowed range or kind, in words.
     """
 
@@ -117,7 +117,9 @@ class InvalidRequestError(PicpikError, ValueError):
     ) -> None:
         super().__init__(message, **ids)
         self.field = field
-        self.value = value
+        self.value = (
+            f"({len(value)} bytes)" if isinstance(value, (bytes, bytearray)) else value
+        )  # most likely a picture
         self.allowed = allowed
 
 

@@ -24,6 +24,7 @@ import anyio.to_thread
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, require_format
 from picpik_async._ranges import shown
+from picpik_async._sealed import sealed
 from picpik_async.errors import InvalidRequestError, MaskError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _BAND: Final = 1024 * 1024  # pixels converted in one go
 _FIRST_SIDEWAYS: Final = 5  # EXIF orientations 5 to 8 swap the sides
 
 
+@sealed
 def from_boxes(image: ImageInput, *boxes: tuple[int, int, int, int]) -> ImageSource:
     """Redraw what lies in one or more boxes.
 
@@ -69,6 +71,7 @@ def from_boxes(image: ImageInput, *boxes: tuple[int, int, int, int]) -> ImageSou
     return _derived("from_boxes", image, make)
 
 
+@sealed
 def from_polygons(image: ImageInput, *polygons: Iterable[tuple[float, float]]) -> ImageSource:
     """Redraw what lies in one or more polygons, outlines included.
 
@@ -159,6 +162,7 @@ def fit(mask: ImageInput, image: ImageInput) -> ImageSource:
     return ImageSource.derived(f"masks.fit({source.label}, {target.label})", (source, target), make)
 
 
+@sealed
 def outpaint(
     image: ImageInput, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0
 ) -> tuple[ImageSource, ImageSource]:
@@ -216,13 +220,13 @@ async def check(mask: ImageInput, image: ImageInput | None = None) -> None:
         MaskError: what is wrong, and which function of this module helps.
         ImageError: the mask or the picture cannot be read.
     """
-    source = ImageSource.of(mask, field="mask")
+    source, other = ImageSource.of(mask, field="mask"), None if image is None else ImageSource.of(image)
+    del mask, image  # so that no traceback shows them
     limiter = anyio.CapacityLimiter(1)
     opened = await source.open(limiter, Limits(), field="mask")
-    if image is not None:
-        _require_same_size(await ImageSource.of(image).open(limiter, Limits()), opened)
-    problem = await anyio.to_thread.run_sync(_problem, await source.pil(), limiter=limiter)
-    if problem is not None:
+    if other is not None:
+        _require_same_size(await other.open(limiter, Limits()), opened)
+    if problem := await anyio.to_thread.run_sync(_problem, await source.pil(), limiter=limiter):
         msg = f"mask: {source.label}: {problem}"
         raise MaskError(msg, field="mask")
 
@@ -384,10 +388,8 @@ def _polygon(value: Any) -> list[tuple[float, float]]:
 
 
 def _point(value: Any) -> tuple[float, float] | None:
-    if not _is_series(value):
-        return None
     try:
-        x, y = map(float, value)
+        x, y = map(float, value if _is_series(value) else ())
     except (TypeError, ValueError):
         return None
     return x, y

@@ -26,7 +26,8 @@ ALLOWED = {
     "errors": "",
     # values and arithmetic
     "_settings": "errors",
-    "_config": "_settings errors",
+    "_sealed": "errors",
+    "_config": "_sealed _settings errors",
     "_ranges": "errors",
     "_retry": "errors",
     "_signature": "errors",
@@ -38,11 +39,11 @@ ALLOWED = {
     "_pixels": "_blobs errors",
     "_streams": "_blobs errors",
     "_inputs": "_blobs _pixels _streams errors",
-    "_images": "_blobs _config _inputs _pixels _streams errors",
-    "masks": "_config _images _ranges errors",
+    "_images": "_blobs _config _inputs _pixels _sealed _streams errors",
+    "masks": "_config _images _ranges _sealed errors",
     # requests, and what they look like on the wire
-    "_types": "_images _ranges errors",
-    "_requests": "_config _images _ranges _tasks _types errors masks",
+    "_types": "_images _ranges _sealed errors",
+    "_requests": "_config _images _ranges _sealed _tasks _types errors masks",
     "_wire": "_images _requests _tasks _types errors",
     "_salvage": "_wire",
     "_body": "_images _signature errors",
@@ -54,7 +55,7 @@ ALLOWED = {
     "_poller": "_deadlines _endings _schedule _tasks errors",
     # out and in
     "_patience": "errors",
-    "_transport": "_patience _retry errors",
+    "_transport": "_config _patience _retry errors",
     "_verification": "_pixels errors",
     "_addresses": "_config errors",
     "_slots": "",
@@ -80,13 +81,14 @@ ALLOWED = {
     "_brake": "errors",
     "_outcomes": "_ranges errors",
     "_map": "_brake _endings _entries _link _outcomes _ranges _records _requests _slots errors",
-    "_lifecycle": "_breaker _config _downloads _endings _engine _journal _records _retry _transport _workshop errors",
+    "_lifecycle": "_breaker _config _downloads _endings _engine _journal _records _retry _sealed _transport _workshop errors",
     "_session": "_entries _lifecycle _link _map _poller _ranges _recovery _requests _submits _tasks errors",
     "__init__": "_config _entries _images _inputs _outcomes _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
     "emulator": "__init__ _config errors",
     "testing": "_transport emulator",
-    "cli": "_config _files _images _requests _results _session _types emulator errors masks",
+    "cli": "_config _entries _files _images _journal _outcomes _ranges _requests _results _session _threads _types"
+    " emulator errors masks",
 }
 PURE = [
     "errors",

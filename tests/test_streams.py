@@ -280,7 +280,7 @@ class TestStrayCancellation:
             waiting = asyncio.create_task(session.submit(ModifyMaskedPixels.inpaint(upload, mask())))
             await upload.begun.wait()
             for task in asyncio.all_tasks():
-                if "open_images" in task.get_name():
+                if "_each" in task.get_name():
                     task.cancel()
 
             with pytest.raises(ImageError, match=r"^masked\.image: Upload: opening it was cancelled") as caught:

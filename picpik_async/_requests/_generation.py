@@ -13,6 +13,7 @@ from picpik_async._config import DOCUMENTED_MAX_SIDE, DOCUMENTED_MIN_SIDE
 from picpik_async._images import ImageSource, require_format
 from picpik_async._ranges import flag, integer, refused, to_texts
 from picpik_async._requests._base import Job
+from picpik_async._sealed import sealed, sealed_class
 from picpik_async._types import Image2Image, InferenceParams, Mask, Model, required
 from picpik_async.errors import InvalidRequestError, MaskError
 
@@ -153,6 +154,7 @@ class GenerationJob(Job):
 _MASK_OPTIONS: Final = {field.name for field in attrs.fields(Mask)} - {"image", "mask"}
 
 
+@sealed_class
 @attrs.frozen(kw_only=True)
 class ModifyMaskedPixels(GenerationJob):
     """Redraw the masked part of a picture: inpainting and outpainting.
@@ -175,6 +177,7 @@ class ModifyMaskedPixels(GenerationJob):
     auto_size: bool | None = flag()
 
     @classmethod
+    @sealed
     def inpaint(
         cls,
         image: ImageInput,
@@ -208,6 +211,7 @@ class ModifyMaskedPixels(GenerationJob):
         return cls(**{"auto_size": True, **short, **parameters})
 
     @classmethod
+    @sealed
     def outpaint(
         cls,
         image: ImageInput,
@@ -238,6 +242,7 @@ class ModifyMaskedPixels(GenerationJob):
         canvas, mask = masks.outpaint(image, left=left, right=right, top=top, bottom=bottom)
         return cls.inpaint(canvas, mask, prompts=prompts, negative=negative, **parameters)
 
+    @sealed
     def with_mask(self, mask: ImageInput, **options: Any) -> ModifyMaskedPixels:
         """The same request with this mask; *options* are the other fields of `Mask`, such as *image* or *mask_blur*.
 
@@ -246,6 +251,7 @@ class ModifyMaskedPixels(GenerationJob):
         """
         return attrs.evolve(self, masked=attrs.evolve(self.masked or Mask(), mask=mask, **options))
 
+    @sealed
     def with_reference(self, image: ImageInput, *, refer_strength: float | None = None) -> ModifyMaskedPixels:
         """The same request with an extra reference picture; *refer_strength* is 0 to 1, the service's default is 0.5.
 
