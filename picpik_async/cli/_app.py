@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +12,13 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from picpik_async import masks
 from picpik_async._images import ImageSource
 from picpik_async._requests import ModifyMaskedPixels
-from picpik_async.cli import _demo, _serve
+from picpik_async.cli import _demo, _journal, _serve
+from picpik_async.cli._batch import run_batch
 from picpik_async.cli._jobs import document_of, ended, follow, submit, summary_of
+from picpik_async.cli._jobs_file import JobsFile
 from picpik_async.cli._options import COMMON, DRAWING, WAITING, Common, Drawing, Waiting, box_of
 from picpik_async.cli._output import Output
-from picpik_async.cli._run import USAGE, run
+from picpik_async.cli._run import USAGE, attend, run
 from picpik_async.errors import InvalidRequestError, legible
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ app = App(
 )
 task_app = App(name="task", help="Look after a task that was submitted before.")
 app.command(task_app)
+journal_app = App(name="journal", help="Look after the journal of a batch, or of a session.")
+app.command(journal_app)
+
+ExistingFile = Annotated[Path, Parameter(validator=validators.Path(exists=True, dir_okay=False))]
+NewFile = Annotated[Path, Parameter(validator=validators.Path(dir_okay=False))]
 
 
 def dispatch(tokens: Sequence[str]) -> int:
@@ -195,6 +203,91 @@ def terminate(uid: str, /, *, common: Common = COMMON) -> int:
 
 
 @app.command
+def batch(
+    jobs: ExistingFile,
+    /,
+    *,
+    journal: NewFile | None = None,
+    waiting: Waiting = WAITING,
+) -> int:
+    """Run a file of jobs; the same command again goes on where it was, and pays for nothing twice.
+
+    A line of the file is a JSON object, such as {"key": "room-1", "image":
+    "room.jpg", "mask": "mask.png", "prompts": ["a sofa"]}.
+
+    Instead of a mask: "boxes": [[left, top, right, bottom], ...], or margins to
+    add: "left", "right", "top", "bottom". Optional: "key", "negative", "seed",
+    "mask_blur", "width", "height", "batch_size", "model". Empty lines and those
+    that start with # are skipped. All is checked before anything is sent.
+
+    Args:
+        jobs: the file.
+        journal: file that keeps what is paid, by default JOBS.journal; with --emulator there is none by default.
+        waiting: shared options.
+    """
+    given = JobsFile(jobs)
+    total = 0
+
+    def check() -> None:
+        nonlocal total
+        total = given.check()
+
+    if journal is None and not waiting.emulator:  # what an emulator has drawn is not to be taken for the real thing
+        journal = jobs.with_name(f"{jobs.name}.journal")
+    return attend(check, Output(as_json=waiting.json)) or run(
+        lambda desk: run_batch(desk, given, total=total, waiting=waiting, journal=journal),
+        as_json=waiting.json,
+        emulator=waiting.emulator,
+        journal=journal,
+    )
+
+
+@journal_app.command(name="show")
+def show_journal(file: ExistingFile, /, *, json: bool = False) -> int:
+    """Tell what the journal knows of every job, those first that are open; needs no keys.
+
+    Args:
+        file: the journal.
+        json: print one JSON document on standard output, for scripts.
+    """
+    output = Output(as_json=json)
+    return attend(lambda: asyncio.run(_journal.show(file, output)), output)
+
+
+@journal_app.command
+def recover(file: ExistingFile, /, *, waiting: Waiting = WAITING) -> int:
+    """Save the pictures of every job that is paid, and tell which others are open.
+
+    Args:
+        file: the journal.
+        waiting: shared options.
+    """
+    return run(
+        lambda desk: _journal.recover(desk, file, waiting),
+        as_json=waiting.json,
+        emulator=waiting.emulator,
+        journal=file,
+    )
+
+
+@journal_app.command
+def reconcile(file: ExistingFile, /, *, adopt: bool = False, common: Common = COMMON) -> int:
+    """Look among the running tasks for those of jobs whose outcome is unknown.
+
+    Args:
+        file: the journal.
+        adopt: take over the tasks that can only be the job's own.
+        common: shared options.
+    """
+    return run(
+        lambda desk: _journal.reconcile(desk, file, adopt=adopt),
+        as_json=common.json,
+        emulator=common.emulator,
+        journal=file,
+    )
+
+
+@app.command
 def balance(*, common: Common = COMMON) -> int:
     """Tell the credits of the account."""
 
@@ -218,7 +311,7 @@ def emulator(
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8080,
     fault: tuple[str, ...] = (),
     seed: int = 0,
-    ledger: Annotated[Path | None, Parameter(validator=validators.Path(dir_okay=False))] = None,
+    ledger: NewFile | None = None,
 ) -> int:
     """Serve an emulated PICPIK on this machine until Ctrl-C, and print the settings that lead to it.
 

@@ -14,9 +14,9 @@ import anyio
 import anyio.to_thread
 
 from picpik_async import masks
+from picpik_async._files import write_atomically
 from picpik_async._images import ImageSource
 from picpik_async._requests import ModifyMaskedPixels
-from picpik_async._files import write_atomically
 from picpik_async.cli._jobs import document_of, ended, follow, submit, summary_of
 from picpik_async.cli._sheet import Row, contact_sheet
 from picpik_async.errors import DownloadError, PicpikError

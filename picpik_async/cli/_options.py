@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import attrs
 from cyclopts import Parameter, validators
 
 from picpik_async._types import Image2Image
 from picpik_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from types import EllipsisType
 
 __all__ = ["COMMON", "DRAWING", "WAITING", "Common", "Drawing", "Waiting", "box_of"]
 
@@ -41,6 +44,11 @@ class Waiting(Common):
 
     timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None
     out: Annotated[Path, Parameter(validator=validators.Path(file_okay=False))] = Path()
+
+    @property
+    def limit(self) -> float | EllipsisType:
+        """The timeout as the session takes it."""
+        return ... if self.timeout is None else self.timeout
 
 
 @Parameter(name="*")

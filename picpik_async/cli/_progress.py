@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
     from rich.progress import TaskID
 
 __all__ = ["ProgressReport", "progress_on"]
+
+PAUSE: Final = 5.0  # seconds from one line about many jobs to the next
 
 
 class ProgressReport(Protocol):
@@ -28,6 +33,10 @@ class ProgressReport(Protocol):
 
     def tell(self, job: str, state: str, *, last: bool = False) -> None:
         """Tell that *job*, named for people, is in *state* now; *last* stops its clock."""
+        ...
+
+    def tally(self, job: str, state: str) -> None:
+        """The same of something that changes often, so that not every change needs to be told."""
         ...
 
 
@@ -64,13 +73,19 @@ class LiveProgress:
             self._rows[job] = self._table.add_task(job, total=1, state=state)
         self._table.update(self._rows[job], state=state, completed=int(last))
 
+    def tally(self, job: str, state: str) -> None:
+        """See `ProgressReport.tally`."""
+        self.tell(job, state)
+
 
 class LineProgress:
-    """A line for each change, with the seconds since the start."""
+    """A line for each change, or every few seconds, with the seconds since the start."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
-        self._start = time.monotonic()
+        self._clock = clock
+        self._start = clock()
+        self._tallied = -math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -80,4 +95,10 @@ class LineProgress:
 
     def tell(self, job: str, state: str, *, last: bool = False) -> None:  # noqa: ARG002 - lines have no clock to stop
         """See `ProgressReport.tell`."""
-        self._console.print(f"[{time.monotonic() - self._start:6.1f} s] {job}: {state}", soft_wrap=True)
+        self._console.print(f"[{self._clock() - self._start:6.1f} s] {job}: {state}", soft_wrap=True)
+
+    def tally(self, job: str, state: str) -> None:
+        """See `ProgressReport.tally`."""
+        if self._clock() >= self._tallied + PAUSE:
+            self._tallied = self._clock()
+            self.tell(job, state)

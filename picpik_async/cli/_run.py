@@ -17,14 +17,15 @@ from picpik_async.cli._progress import progress_on
 from picpik_async.errors import ConfigurationError, InvalidRequestError, PicpikError, legible
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from pathlib import Path
 
     from picpik_async.cli._progress import ProgressReport
     from picpik_async.emulator import Emulator
 
-__all__ = ["USAGE", "Desk", "run"]
+__all__ = ["FAILURE", "USAGE", "Desk", "attend", "run"]
 
-FAILED: Final = 1
+FAILURE: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 
@@ -46,44 +47,70 @@ class Desk:
     known: set[str]
 
 
-def run(command: Callable[[Desk], Awaitable[None]], *, as_json: bool, emulator: bool) -> int:
+def run(
+    command: Callable[[Desk], Awaitable[int | None]], *, as_json: bool, emulator: bool, journal: Path | None = None
+) -> int:
     """Run *command* on a session and return the exit code.
 
     Args:
-        command: does the work.
+        command: does the work, and may return an exit code.
         as_json: results and errors are JSON documents.
         emulator: talk to an emulator that lives as long as the command.
+        journal: the journal of the session.
     """
     output = Output(as_json=as_json)
     known: set[str] = set()
+
+    def work() -> int | None:
+        place = _embedded(emulator_class()(), journal) if emulator else _remote(known, journal)
+        return asyncio.run(_work(command, place, output, known))
+
+    return attend(work, output, known=known, emulator=emulator, resumes=journal is not None and not emulator)
+
+
+def attend(
+    work: Callable[[], int | None],
+    output: Output,
+    *,
+    known: Collection[str] = (),
+    emulator: bool = False,
+    resumes: bool = False,
+) -> int:
+    """Do *work* and return the exit code; what goes wrong is told.
+
+    Args:
+        work: may return an exit code.
+        output: where it is told.
+        known: ids of the tasks that go on if the work is interrupted.
+        emulator: the service ends with the command.
+        resumes: the same command goes on where it was interrupted.
+    """
     try:
-        place = _embedded(emulator_class()()) if emulator else _remote(known)
-        asyncio.run(_work(command, place, output, known))
+        return work() or 0
     except KeyboardInterrupt:
-        _tell_interrupt(output, next(iter(known), None))
+        _tell_interrupt(output, next(iter(known), None), resumes=resumes)
         return INTERRUPTED
     except (ConfigurationError, InvalidRequestError) as error:
         _tell(error, output, _keys_hint(error, emulator=emulator))
         return USAGE
     except PicpikError as error:
         _tell(error, output, None if emulator else resume_hint(error))
-        return FAILED
-    return 0
+        return FAILURE
 
 
 async def _work(
-    command: Callable[[Desk], Awaitable[None]],
+    command: Callable[[Desk], Awaitable[int | None]],
     place: contextlib.AbstractAsyncContextManager[PicpikSession],
     output: Output,
     known: set[str],
-) -> None:
+) -> int | None:
     async with place as picpik:
-        await command(Desk(picpik=picpik, output=output, progress=progress_on(output.console), known=known))
+        return await command(Desk(picpik=picpik, output=output, progress=progress_on(output.console), known=known))
 
 
 @contextlib.asynccontextmanager
-async def _remote(known: set[str]) -> AsyncIterator[PicpikSession]:
-    picpik = PicpikSession()
+async def _remote(known: set[str], journal: Path | None) -> AsyncIterator[PicpikSession]:
+    picpik = PicpikSession(journal=journal)
     try:
         async with picpik:
             yield picpik
@@ -92,8 +119,8 @@ async def _remote(known: set[str]) -> AsyncIterator[PicpikSession]:
 
 
 @contextlib.asynccontextmanager
-async def _embedded(emulator: Emulator) -> AsyncIterator[PicpikSession]:
-    async with emulator, emulator.session() as picpik:
+async def _embedded(emulator: Emulator, journal: Path | None) -> AsyncIterator[PicpikSession]:
+    async with emulator, emulator.session(journal=journal) as picpik:
         yield picpik
 
 
@@ -101,8 +128,11 @@ def _tell(error: PicpikError, output: Output, hint: str | None) -> None:
     output.error(type(error).__name__, str(error), task_uid=error.task_uid, request_uuid=error.request_uuid, hint=hint)
 
 
-def _tell_interrupt(output: Output, task_uid: str | None) -> None:
-    if task_uid is None:
+def _tell_interrupt(output: Output, task_uid: str | None, *, resumes: bool) -> None:
+    if resumes:
+        text = "interrupted; what is paid goes on, and the journal keeps it"
+        output.error(KeyboardInterrupt.__name__, text, hint="run the same command again to go on")
+    elif task_uid is None:
         output.error(KeyboardInterrupt.__name__, "interrupted")
     else:
         text = f"interrupted; task {legible(task_uid)} goes on"
