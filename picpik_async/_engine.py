@@ -79,7 +79,7 @@ class Engine:
         self._ready = asyncio.Event()
         self.over = False
         self.owner = asyncio.get_running_loop().create_task(self._own(), name="picpik session")
-        self.owner.add_done_callback(lambda _owner: self.end())  # also if it is cancelled before its first step
+        self.owner.add_done_callback(self._ended)  # also if it is cancelled before its first step
 
     async def ready(self) -> None:
         """Wait until the owner has opened everything.
@@ -120,6 +120,12 @@ class Engine:
                 self._group.cancel_scope.cancel()
         finally:
             self.end()
+
+    def _ended(self, owner: asyncio.Task[None]) -> None:
+        self.end()
+        if not owner.cancelled() and isinstance(error := owner.exception(), JournalError):
+            # Whoever waits to use the session is told; asyncio would complain if they were all cancelled.
+            _logger.debug("the session could not be opened: %s", error)
 
     def end(self) -> None:
         """Let nothing start any more, and let go of whoever waits for the start; safe to call again."""

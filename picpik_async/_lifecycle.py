@@ -91,9 +91,9 @@ class Lifecycle:
         Raises:
             ConfigurationError: called from another event loop or process.
         """
-        if not self._closed:
-            self._check_place()
-            self._closed = True
+        if not self._closed or (self._engine is not None and not self._engine.owner.done()):
+            self._check_home()
+        self._closed = True
         if self._engine is not None:
             self._engine.stop()
             await asyncio.wait([self._engine.owner], timeout=_CLOSE_SECONDS)
@@ -110,11 +110,14 @@ class Lifecycle:
         return self._records.journal
 
     def _check_place(self) -> None:
+        self._check_home()
+        if self._closed:
+            raise closed_error()
+
+    def _check_home(self) -> None:
         if os.getpid() != self._pid:
             msg = "this PicpikSession was made before a fork; make one per process, after the fork"
             raise ConfigurationError(msg)
-        if self._closed:
-            raise closed_error()
         if self._loop not in (None, asyncio.get_running_loop()):
             msg = "this PicpikSession belongs to another event loop; make one per event loop, and per asyncio.run()"
             raise ConfigurationError(msg)
