@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from picpik_async.errors import (
     ConfigurationError,
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["closed_error", "ending_error", "timeout_error"]
 
+_LONGEST_UID: Final = 128  # in messages, which name it twice
+
 
 def ending_error(task: Watched, *, terminated: bool) -> TaskError:
     """The exception for a task that ended otherwise than well; *terminated*: we asked for it."""
-    uid, detail = legible(task.uid), task.detail
+    uid, detail = legible(task.uid, limit=_LONGEST_UID), task.detail
     if terminated:
         msg = f"task {uid} was terminated; submit the request again if you still want the pictures"
         return TaskTerminatedError(msg, task_uid=task.uid, detail=detail)
@@ -41,9 +43,9 @@ def ending_error(task: Watched, *, terminated: bool) -> TaskError:
 
 def timeout_error(task: Watched, timeout: float | None) -> TaskTimeoutError:
     """The exception for a wait of *timeout* seconds that was too short."""
-    uid, detail = legible(task.uid), task.detail
-    word = "not known yet" if detail is None else f"'{legible(detail.status_word or '')}'"
-    problem = "" if task.problem is None else f" (the last poll failed: {task.problem})"
+    uid, detail = legible(task.uid, limit=_LONGEST_UID), task.detail
+    word = "not known yet" if detail is None else f"'{legible(detail.status_word or '', limit=80)}'"
+    problem = "" if task.problem is None else f" (the last poll failed: {legible(task.problem, limit=300)})"
     msg = (
         f"task {uid} has not ended within {timeout} seconds; its status is {word}{problem}; it goes on remotely,"
         f" and session.task('{uid}').wait() waits on"
@@ -55,6 +57,6 @@ def closed_error(*, task_uid: str | None = None, request_uuid: str | None = None
     """The exception for everything that a closed session is asked to do."""
     msg = "the session is closed; make a new PicpikSession"
     if task_uid is not None:
-        uid = legible(task_uid)
+        uid = legible(task_uid, limit=_LONGEST_UID)
         msg += f". Task {uid} goes on remotely, and session.task('{uid}') of a new session resumes it"
     return ConfigurationError(msg, task_uid=task_uid, request_uuid=request_uuid)

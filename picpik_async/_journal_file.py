@@ -60,6 +60,19 @@ _UPSERT: Final = (
     f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))}) ON CONFLICT (key) DO UPDATE SET "  # noqa: S608
     + ", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "key")
 )
+# STRICT sees to it, but not in a file that somebody else has written, and older versions of SQLite do not know it.
+_TEXT: Final = ("key", "digest", "request_uuid", "action", "state", "files")
+_KINDS: Final[dict[str, Any]] = dict.fromkeys(_TEXT, str) | {
+    "changed": float,
+    "seed": int | None,
+    "auto_seed": int,
+    "task_uid": str | None,
+    "acknowledged": float | None,
+    "error": str | None,
+    "reason": str | None,
+    "ret_code": int | None,
+    "resubmits": int,
+}
 _BUSY_SECONDS: Final = 1.0  # a reader of another program may hold it for a moment
 
 
@@ -218,6 +231,10 @@ def _row(entry: JournalEntry) -> list[Any]:
 
 def _entry(row: tuple[Any, ...]) -> JournalEntry:
     fields = dict(zip(_NAMES, row, strict=True))
+    for name, value in fields.items():
+        if not isinstance(value, _KINDS[name]):
+            msg = f"column {name}"
+            raise TypeError(msg)
     fields["state"] = JobState(fields["state"])
     fields["auto_seed"] = bool(fields["auto_seed"])
     fields["files"] = tuple(map(Path, json.loads(fields["files"])))

@@ -250,7 +250,7 @@ class Poller:
             return
         retry_after = error.retry_after if isinstance(error, HttpStatusError) else None
         if retry_after is not None:
-            retry_after = min(_MAX_RETRY_AFTER, retry_after)  # in this order NaN is too long as well
+            retry_after = max(0.0, min(_MAX_RETRY_AFTER, retry_after))  # in this order NaN is too long as well
         self._schedule.failed(ask, now, retry_after=retry_after)
 
     def _take_surprise(self, ask: Ask, error: Exception) -> None:

@@ -22,6 +22,7 @@ from picpik_async.errors import (
     SubmitOutcomeUnknownError,
     TaskFailedError,
     TaskTerminatedError,
+    legible,
 )
 
 if TYPE_CHECKING:
@@ -219,17 +220,19 @@ def settled_uid(entry: JournalEntry, dialect: Dialect) -> str | None:
         TaskFailedError: it was paid for, and its task ended badly.
         TaskTerminatedError: it was paid for, and its task was terminated.
     """
-    way_out = f"resubmit({entry.key!r}, accept_double_charge=True) sends it again"
-    if entry.state in {JobState.ACK, JobState.DONE}:
+    key, reason = legible(repr(entry.key), limit=200), legible(entry.reason or "it was cut off", limit=300)
+    way_out = f"resubmit({key}, accept_double_charge=True) sends it again"
+    paid = entry.state in {JobState.ACK, JobState.DONE}
+    if paid and entry.task_uid:
         return entry.task_uid
     if entry.state is JobState.FAILED:
         kind = TaskTerminatedError if entry.error == TaskTerminatedError.__name__ else TaskFailedError
-        msg = f"the task of this job ended badly in an earlier run: {entry.reason}; {way_out}"
+        msg = f"the task of this job ended badly in an earlier run: {reason}; {way_out}"
         raise kind(msg, task_uid=entry.task_uid, request_uuid=entry.request_uuid)
-    if entry.state is JobState.COMMIT:
+    if entry.state is JobState.COMMIT or paid:  # paid without a TaskUID: no row of ours, and none to be sent
         msg = (
-            f"the submit {entry.request_uuid} of an earlier run may have been accepted and charged"
-            f" ({entry.reason or 'it was cut off'}); it is not sent again. reconcile() looks for its task; {way_out}"
+            f"the submit {legible(entry.request_uuid, limit=100)} of an earlier run may have been accepted and charged"
+            f" ({reason}); it is not sent again. reconcile() looks for its task; {way_out}"
         )
         raise SubmitOutcomeUnknownError(
             msg,
@@ -241,8 +244,8 @@ def settled_uid(entry: JournalEntry, dialect: Dialect) -> str | None:
         )
     if entry.state is JobState.REJECTED and entry.ret_code not in certain_refusals(dialect):
         msg = (
-            f"{entry.action}: refused earlier with RetCode {entry.ret_code}, and whether that was charged is not documented;"
-            f" if it was not, name the code in Dialect.rejected_ret_codes; {way_out}"
+            f"{legible(entry.action, limit=100)}: refused earlier with RetCode {entry.ret_code}, and whether that was charged"
+            f" is not documented; if it was not, name the code in Dialect.rejected_ret_codes; {way_out}"
         )
         raise ApiError(msg, ret_code=entry.ret_code or 0, action=entry.action, request_uuid=entry.request_uuid)
     return None
