@@ -1,4 +1,4 @@
-"""Run benchmarks: `python -m benchmarks [uploads ...] [--quick] [--json folder]`."""
+"""Run benchmarks: `python -m benchmarks [journal uploads ...] [--quick] [--json folder]`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import uploads
+from benchmarks import journal, uploads
 
-BENCHMARKS = {"uploads": uploads.run}
+BENCHMARKS = {"journal": journal.run, "uploads": uploads.run}
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ class Journal:
         self._path = Path(path)
         self._connect = connect
         self._writer: Writer | None = None
+        self._known: set[int] = set()  # hashes of keys: 100,000 take 7 MB
 
     @property
     def path(self) -> Path:
@@ -60,10 +61,12 @@ class Journal:
         writer = Writer(open_file, str(self._path), loop, share_seconds=self.share_seconds)
         try:
             await writer.start()
+            self._writer = writer
+            self._known.update(await self._ask(JournalFile.hashes))
         except BaseException:
+            self._writer = None
             writer.put(Order(last=True))
             raise
-        self._writer = writer
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -81,6 +84,8 @@ class Journal:
         Raises:
             JournalError: the file cannot be read.
         """
+        if hash(key) not in self._known:  # as for every new job; a question would wake the thread
+            return None
         return await self._ask(lambda file: file.find(key))
 
     async def find_task(self, task_uid: str) -> JournalEntry | None:
@@ -116,6 +121,7 @@ class Journal:
         if self._writer is None:
             complain(f"journal {legible(self._path)} is closed", entry)
         else:
+            self._known.add(hash(entry.key))
             self._writer.put(Order(entry=entry))
 
     async def commit(self, entry: JournalEntry) -> None:
@@ -126,6 +132,7 @@ class Journal:
         Raises:
             JournalError: it is not on disk, and will not be tried again.
         """
+        self._known.add(hash(entry.key))
         await self._order(entry=entry)
 
     async def flush(self) -> None:

@@ -159,6 +159,10 @@ class JournalFile:
         if self.writing:
             self._connection.execute("ROLLBACK")
 
+    def hashes(self) -> set[int]:
+        """Hashes of all keys."""
+        return {hash(key) for (key,) in self._connection.execute("SELECT key FROM jobs")}
+
     def find(self, key: str) -> JournalEntry | None:
         """The job of that key."""
         return next(self._read("WHERE key = ?", key), None)

@@ -313,7 +313,7 @@ class _Pipeline:
         if self._plan.save_to is not None:
             folder = await self._link.in_thread(self._plan.save_to.absolute)
             async with self._saves.held(expires):
-                item.files = tuple(await item.result.save(folder))
+                item.files = tuple(await item.result.save(folder, name=item.name))
 
     def _deliver(self, number: int, outcome: Outcome) -> None:
         self._count(**{kind_of(outcome.error): 1})

@@ -72,9 +72,10 @@ class Progress:
 
 @attrs.define(eq=False)
 class Item:
-    """An input on its way."""
+    """An input on its way; *name* is the key that was given with it."""
 
     number: int
+    name: str | None = None
     key: str | None = None
     request: Any = None
     task_uid: str | None = None
@@ -93,7 +94,7 @@ class Item:
                 msg = f"the input is {shown(given)}, but must be a request or a pair (key, request)"
                 raise InvalidRequestError(msg, field="request", allowed="a Job, or a pair of a string and a Job")
             key, self.request = given
-            self.key = one_text(key, "key")
+            self.key = self.name = one_text(key, "key")
 
     def outcome(self, error: Exception | None) -> Outcome:
         """What became of it."""

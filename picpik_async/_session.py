@@ -149,7 +149,7 @@ class PicpikSession(Lifecycle):
             concurrency: inputs that are prepared and submitted at once; left out, it is `Limits.uploads`.
             in_flight: inputs that are pulled, and whose outcome is not taken yet.
             ordered: in the order of the inputs, rather than as they end.
-            save_to: a folder for the pictures; left out, results are handed out unread.
+            save_to: a folder for the pictures, which are named after the keys given; left out, results are handed out unread.
             timeout: seconds for each task, as in `Task.wait`.
             on_progress: called on the event loop with each change of `Outcomes.progress`.
 

@@ -13,7 +13,7 @@ from picpik_async.errors import ImageError, PicpikError, TransportError
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
     from concurrent.futures import ThreadPoolExecutor
 
     from picpik_async._breaker import SpendBreaker
@@ -93,17 +93,34 @@ class Workshop:
 
         return await _each(sources, open_image)
 
-    async def fingerprints(self, sources: dict[str, ImageSource], *, contents: bool) -> dict[ImageSource, str]:
-        """What tells the images of a request from others: a SHA-256 of their *contents*, or only their size.
+    async def fingerprints(self, sources: dict[str, ImageSource]) -> dict[ImageSource, str]:
+        """What tells the images of a request from others: SHA-256 digests of what they hold.
 
         Raises:
             ImageError: one of them cannot be read; the first in order of the parameters.
         """
 
         async def fingerprint(field: str, source: ImageSource) -> str:
-            return await source.fingerprint(self.limiter, self.limits, contents=contents, field=field)
+            return await source.fingerprint(self.limiter, self.limits, contents=True, field=field)
 
         return await _each(sources, fingerprint)
+
+    async def sizes(
+        self, sources: dict[str, ImageSource], opened: Mapping[ImageSource, OpenImage] | None = None
+    ) -> dict[ImageSource, str]:
+        """The sizes of the images of a request, as they were handed over; those *opened* need no second look.
+
+        Raises:
+            ImageError: one of them cannot be read; the first in order of the parameters.
+        """
+
+        async def size(field: str, source: ImageSource) -> str:
+            image = None if opened is None else opened.get(source)
+            if image is not None and image.orientation == 1:  # a turned one is no longer what was handed over
+                return str(image.size)
+            return await source.fingerprint(self.limiter, self.limits, contents=False, field=field)
+
+        return {source: await size(field, source) for field, source in sources.items()}
 
 
 async def _each(

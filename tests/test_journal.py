@@ -339,7 +339,7 @@ async def test_a_failed_read(path: Path, disk: ShakyDisk) -> None:
     async with Journal(path, connect=disk.connect) as journal:
         journal.record(job())
         with pytest.raises(JournalError, match="cannot be read"):
-            await journal.find("\ud800")
+            await journal.find_task("\ud800")
         disk.failing = {"SELECT"}
         with pytest.raises(JournalError, match="cannot be read"):
             await journal.entries()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import attrs
 import pytest
-from fault_server import Exchange, FaultServer, answering, details, service
+from fault_server import Exchange, FaultServer, answering, details, service, until
 from jobs import CREDENTIALS, job, picture, session
 
 from picpik_async import Dialect, JobState, Limits, Outcome, PicpikSession, PollPolicy, Progress, RetryPolicy
@@ -324,7 +324,7 @@ async def test_saves_at_once(tmp_path: Path) -> None:
     def download(exchange: Exchange) -> None:
         now.append(1)
         most[0] = max(most[0], len(now))
-        exchange.stopped.wait(0.01)
+        until(lambda: most[0] > 1)
         exchange.answer(picture())
         now.pop()
 
@@ -858,3 +858,15 @@ async def test_memory_is_flat() -> None:
 
     assert 20_000 == outcomes.progress.failed
     assert grown < 1000
+
+
+@pytest.mark.anyio
+async def test_files_are_named_after_the_keys(tmp_path: Path) -> None:
+    """Who gives keys finds the pictures by them; other files are called after their tasks."""
+    async with Emulator(run_time=0.02) as emulator, emulator.session() as picpik:
+        requests: list[Any] = [("room-7", job().with_seed(1)), job().with_seed(2)]
+        outcomes = [outcome async for outcome in picpik.map(requests, save_to=tmp_path, ordered=True)]
+
+    assert [["room-7-0.png"], [f"{outcomes[1].task_uid}-0.png"]] == [
+        [file.name for file in one.files] for one in outcomes
+    ]
