@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import attrs
+import fault_server
 import pytest
-from fault_server import Exchange, FaultServer, answering, details, service, until
+from fault_server import Exchange, FaultServer, answering, details, service
 from jobs import CREDENTIALS, job, picture, session
 
 from picpik_async import Dialect, JobState, Limits, Outcome, PicpikSession, PollPolicy, Progress, RetryPolicy
@@ -324,7 +325,7 @@ async def test_saves_at_once(tmp_path: Path) -> None:
     def download(exchange: Exchange) -> None:
         now.append(1)
         most[0] = max(most[0], len(now))
-        until(lambda: most[0] > 1)
+        fault_server.until(lambda: most[0] > 1)
         exchange.answer(picture())
         now.pop()
 
