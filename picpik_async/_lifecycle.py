@@ -91,10 +91,11 @@ class Lifecycle:
         Raises:
             ConfigurationError: called from another event loop or process.
         """
-        if not self._closed or (self._engine is not None and not self._engine.owner.done()):
+        under_way = self._engine is not None and not self._engine.owner.done()
+        if under_way or not self._closed:
             self._check_home()
         self._closed = True
-        if self._engine is not None:
+        if self._engine is not None and under_way:
             self._engine.stop()
             await asyncio.wait([self._engine.owner], timeout=_CLOSE_SECONDS)
 
