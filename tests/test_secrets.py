@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 KEYS = Credentials("public-key", PRIVATE_KEY)
 IMAGE, MASK = marked_picture(), marked_picture(mode="L")
-SECONDS = 0.25
+SECONDS = 0.1
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def job() -> ModifyMaskedPixels:
 def session(url: str, *, seconds: float = 10, **options: Any) -> PicpikSession:
     """A session that sends pictures in many slices, and waits so many *seconds* at most."""
     defaults: dict[str, Any] = {
-        "limits": Limits(request_timeout=seconds, slice_size=1200),
+        "limits": Limits(connect_timeout=seconds, stall_timeout=seconds, request_timeout=seconds, slice_size=1200),
         "poll": PollPolicy(tick=0.01, timeout=seconds, request_timeout=seconds),
         "retry": RetryPolicy(attempts=2, base_delay=0, submit_attempts=2),
     }
@@ -317,7 +317,7 @@ async def test_downloads_that_fail(sinks: Sinks, tmp_path: Path) -> None:
 
     async def suffer(name: str, seconds: float) -> None:
         with FaultServer(service(download=DOWNLOADS[name], **QUERIES)) as server:
-            async with session(server.url, limits=Limits(request_timeout=0.5)) as picpik:
+            async with session(server.url, limits=Limits(request_timeout=0.3)) as picpik:
                 result = await picpik.task("a-task").wait()
                 (image,) = result.images
                 for label, work in (("read", image.read), ("pil", image.pil), ("save", lambda: result.save(tmp_path))):
