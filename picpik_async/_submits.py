@@ -234,9 +234,7 @@ class Submit:
             reason = str(error) if isinstance(error, PicpikError) else type(error).__name__
             raise self._unknown(reason, stage=stage) from None
         try:
-            if self.committed and answer.broken is not None and answer.status in HTTP_OK:
-                return await self._salvage(answer, confirm)
-            return self._judge(answer)
+            return await self._judge(answer, confirm)
         except (AttributeError, TypeError) as error:  # no `Answer`, from a transport of somebody's own
             reason = f"the transport gave no Answer: {type(error).__name__}"
             raise self._unknown(reason) from None
@@ -269,33 +267,41 @@ class Submit:
         msg = "aborted before the request was complete; nothing was paid"
         return TransportError(msg, stage="send", request_uuid=self.request_uuid)
 
-    def _judge(self, answer: Answer) -> str:
+    async def _judge(self, answer: Answer, confirm: Confirm) -> str:
         action, status = self._request.action, answer.status
         if status in REFUSED_STATUSES:
             msg = f"{action}: refused with HTTP {status}"
             raise HttpStatusError(msg, status=status, retry_after=answer.retry_after)
         if not self.committed:
             msg = f"{action}: the service answered HTTP {status} before it had the whole request"
-            raise TransportError(msg, stage="send")
+            if status in HTTP_OK:
+                raise TransportError(msg, stage="send")
+            raise HttpStatusError(msg, status=status, retry_after=answer.retry_after)
         if status not in HTTP_OK:
             reason = f"HTTP {status}"
             raise self._unknown(reason)
+        if answer.broken is not None:
+            return await self._salvage(answer, f"the answer broke off: {answer.broken}", confirm, stage="body")
         try:
             document = _wire.decode(answer.body, action=action)
-            refusal = _wire.refusal(document, action=action, request_uuid=self.request_uuid)
-            if refusal is not None:
-                raise refusal
+        except MalformedAnswerError as error:
+            if not answer.body.rstrip().endswith(b"}"):  # cut off where nothing told that more was to come
+                return await self._salvage(answer, str(error), confirm)
+            raise self._unknown(str(error), task_uid=error.task_uid) from None
+        refusal = _wire.refusal(document, action=action, request_uuid=self.request_uuid)
+        if refusal is not None:
+            raise refusal
+        try:
             return _wire.task_uid(document, action=action)
         except MalformedAnswerError as error:
             raise self._unknown(str(error), task_uid=error.task_uid) from None
 
-    async def _salvage(self, answer: Answer, confirm: Confirm) -> str:
-        """The `TaskUID` out of an answer that broke off, if it can be read and the service knows it."""
+    async def _salvage(self, answer: Answer, reason: str, confirm: Confirm, *, stage: str = "answer") -> str:
+        """The `TaskUID` out of an answer that is not whole, if it can be read and the service knows it."""
         self._salvaged = uid = salvaged_uid(answer.body)
         if uid is not None and await confirm(uid):
             return uid
-        reason = f"the answer broke off: {answer.broken}"
-        raise self._unknown(reason, stage="body")
+        raise self._unknown(reason, stage=stage)
 
     def _unknown(self, reason: str, *, stage: str = "answer", task_uid: str | None = None) -> SubmitOutcomeUnknownError:
         task_uid = task_uid or self._salvaged

@@ -173,7 +173,8 @@ async def test_refused_by_the_service(request_: ModifyMaskedPixels) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(413, HttpStatusError), (200, TransportError), (301, TransportError), (500, TransportError)]
+    ("status", "kind"),
+    [(413, HttpStatusError), (200, TransportError), (301, HttpStatusError), (500, HttpStatusError)],
 )
 async def test_answer_before_the_tail(status: int, kind: type[PicpikError]) -> None:
     """Who answers before the request is complete does not get its tail, so nothing is unknown."""
@@ -300,6 +301,18 @@ async def test_task_of_an_odd_answer(answer: dict[str, Any]) -> None:
             await picpik.submit(job())
 
     assert "paid-1" == caught.value.task_uid
+
+
+async def test_answer_cut_off_unnoticed() -> None:
+    """Half an answer that claims to be whole is salvaged like one that broke off."""
+
+    def respond(request: dict[str, Any]) -> dict[str, Any] | Answer:
+        if request["Action"] == "ListTasksDetails":
+            return {"RetCode": 0, "TaskDetailList": [{"TaskUID": "paid-1", "Status": "Running"}]}
+        return Answer(200, b'{"RetCode":0,"TaskUID":"paid-1","Mess')
+
+    async with PicpikSession(CREDENTIALS, transport=FakeTransport(respond)) as picpik:
+        assert "paid-1" == (await picpik.submit(job())).uid
 
 
 async def test_task_of_a_refusal() -> None:
