@@ -13,7 +13,7 @@ from jobs import CREDENTIALS, UUID, job
 from shaky_disk import ShakyDisk
 
 from picpik_async import Dialect, PicpikSession, RetryPolicy
-from picpik_async._entries import JobState
+from picpik_async._entries import JobState, JournalEntry
 from picpik_async._journal import Journal
 from picpik_async.errors import (
     ApiError,
@@ -331,6 +331,33 @@ async def test_journal_of_a_submit_that_was_turned_away_first(tmp_path: Path) ->
 
     assert (JobState.INTENT, JobState.ACK) == (waiting.state, paid.state)
     assert waiting.request_uuid == paid.request_uuid == transport.requests[1]["request_uuid"]
+
+
+async def test_aborted_in_the_moment_of_the_commit(tmp_path: Path) -> None:
+    """A submit that is aborted when its commit is on disk, but before it goes on, is not completed."""
+    written = asyncio.get_running_loop().create_future()
+    waiting = anyio.Event()
+
+    class Slow(Journal):
+        async def commit(self, entry: JournalEntry) -> None:
+            await super().commit(entry)
+            waiting.set()
+            await written
+
+    path, transport = tmp_path / "jobs.sqlite", Attempts(TAKEN)
+    picpik = PicpikSession(CREDENTIALS, transport=transport, journal=path)
+    picpik._new_journal = lambda: Slow(path)
+    submitting = asyncio.create_task(picpik.submit(job()))
+    await waiting.wait()
+    (submit,) = (await picpik._open())._submits
+    written.set_result(None)
+    submit.abort()
+    with pytest.raises(TransportError, match="nothing was paid"):
+        await submitting
+    await picpik.aclose()
+
+    assert [] == transport.requests
+    assert [JobState.INTENT] == await states(path)
 
 
 @pytest.mark.parametrize("step", ["COMMIT", "INSERT"])
