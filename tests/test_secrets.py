@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 KEYS = Credentials("public-key", PRIVATE_KEY)
 IMAGE, MASK = marked_picture(), marked_picture(mode="L")
-SECONDS = 0.1
+SECONDS = 0.25
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ async def test_calls_that_fail(sinks: Sinks, tmp_path: Path) -> None:
     assert {name for fault in FAULTS for name in journal_files(fault)} == contents(sinks, tmp_path)
     hits = sinks.hits(found)
     assert [] == hits, "\n".join(hits)
-    assert len(found) > len(FAULTS)
+    assert found
 
 
 def finished(exchange: Exchange) -> dict[str, Any]:
