@@ -11,7 +11,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["picpik_async.testing"]
+pytest_plugins = ["picpik_async.testing", "shell"]
 
 # How long an example takes is no promise of ours, and varies on a busy machine.
 settings.register_profile("picpik", deadline=None)

@@ -1,7 +1,7 @@
 """The `picpik` command; needs the `cli` extra, and the `emulator` extra for `demo`, `emulator` and `--emulator`.
 
 ```text
-argv ─► _app ─► _run (session, exit code) ─► _jobs, _demo ─► _progress (stderr), _output (stdout, errors)
+argv ─► _app ─► _run (session, exit code) ─► _jobs, _demo, _batch, _journal ─► _progress (stderr), _output (stdout, errors)
 ```
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from picpik_async.cli._report import DONE, FAILED, NOT_SENT, UNKNOWN, Report
 from picpik_async.cli._run import FAILURE
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["reconcile_command", "run_batch"]
 
+NAME: Final = "batch"  # short, so that all counts fit on a line
+
 
 async def run_batch(desk: Desk, jobs: JobsFile, *, total: int, waiting: Waiting, journal: Path | None) -> int:
     """Run all jobs, print what came of them, and return the exit code.
@@ -30,12 +32,11 @@ async def run_batch(desk: Desk, jobs: JobsFile, *, total: int, waiting: Waiting,
         InvalidRequestError: the file has changed for the worse since it was checked.
     """
     report = Report(desk.output)
-    name = legible(jobs.path.name)
     outcomes = desk.picpik.map(
         jobs.requests(),
         save_to=waiting.out,
         timeout=waiting.limit,
-        on_progress=lambda progress: desk.progress.tally(name, words_of(progress, total)),
+        on_progress=lambda progress: desk.progress.tally(NAME, words_of(progress, total)),
     )
     with desk.progress:
         try:
@@ -43,7 +44,7 @@ async def run_batch(desk: Desk, jobs: JobsFile, *, total: int, waiting: Waiting,
                 async for outcome in outcomes:
                     _note(report, jobs.take_back(outcome.request), outcome)
         finally:
-            desk.progress.tell(name, words_of(outcomes.progress, total), last=True)
+            desk.progress.tell(NAME, words_of(outcomes.progress, total), last=True)
     for hint in _hints(report, journal):
         desk.output.note(hint)
     report.publish(credits=outcomes.progress.credits)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reconcile", "recover", "show"]
 
+NAME: Final = "recover"
 AT_ONCE: Final = 1000  # tasks awaited at once
 MEANINGS: Final = {  # in the order they are shown
     JobState.COMMIT: "may be paid: its outcome is unknown",
@@ -77,20 +78,24 @@ async def recover(desk: Desk, file: Path, waiting: Waiting) -> int:
     paid = [entry for entry in entries if entry.state is JobState.ACK]
     room = anyio.Semaphore(AT_ONCE)
 
+    def words() -> str:
+        failed = report.counts[FAILED]
+        return f"{report.counts[DONE]} of {len(paid)} paid jobs saved" + (f", {failed} failed" if failed else "")
+
     async def fetch(entry: JournalEntry) -> None:
         try:
             await _fetch(desk, entry, waiting, report)
         finally:
             room.release()
-            desk.progress.tally("recover", f"{report.counts.total()} of {len(paid)} paid jobs")
+        desk.progress.tally(NAME, words())
 
     with desk.progress:
+        desk.progress.tally(NAME, words())
         async with anyio.create_task_group() as group:
             for entry in paid:
                 await room.acquire()
                 group.start_soon(fetch, entry)
-        saved = report.counts[DONE]
-        desk.progress.tell("recover", f"{saved} of {len(paid)} paid jobs saved", last=True)
+        desk.progress.tell(NAME, words(), last=True)
     for entry in entries:
         _tell_open(desk.output, report, entry)
     if report.counts[UNKNOWN]:
