@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CERTAIN, UNCERTAIN = 9, 7  # RetCodes
-NAMES = ["a", "b", "c", "unnamed"]
+NAMES = ["a", "b", "c", "d", "e", "unnamed"]
 FAULTS = [
     "early",
     "429",
@@ -326,21 +326,22 @@ class LifeCycle(RuleBasedStateMachine):
 
     # --- what happens --------------------------------------------------------------------------------------------------
 
-    @rule(fault=st.sampled_from(FAULTS), times=st.integers(1, 3))
-    def break_down(self, fault: str, times: int) -> None:
+    @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=5))
+    def break_down(self, faults: list[str]) -> None:
         """The service will fail."""
-        self.steps[fault] += 1
-        self.service.faults += [fault] * times
+        self.steps.update(faults)
+        self.service.faults[:0] = faults
 
     @rule()
     def heal(self) -> None:
         """The service works again."""
         self.service.faults.clear()
 
-    @rule(name=st.sampled_from(NAMES))
-    def submit(self, name: str) -> None:
-        """Somebody submits a job."""
+    @rule(name=st.sampled_from(NAMES), faults=st.lists(st.sampled_from(FAULTS), max_size=3))
+    def submit(self, name: str, faults: list[str]) -> None:
+        """Somebody submits a job, and its attempts go like that."""
         self.steps["submit"] += 1
+        self.break_down(faults)
 
         async def submit() -> None:
             await self.settle(self.call(name))
