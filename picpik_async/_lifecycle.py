@@ -111,9 +111,9 @@ class Lifecycle:
         return self._records.journal
 
     def _check_place(self) -> None:
-        self._check_home()
-        if self._closed:
+        if self._closed and os.getpid() == self._pid:
             raise closed_error()
+        self._check_home()
 
     def _check_home(self) -> None:
         if os.getpid() != self._pid:

@@ -13,7 +13,7 @@ import attrs
 
 from picpik_async._digest import digest
 from picpik_async._entries import JobState, JournalEntry
-from picpik_async._requests import MAX_SEED
+from picpik_async._requests._generation import MAX_SEED
 from picpik_async.errors import (
     ApiError,
     HttpStatusError,

@@ -31,6 +31,7 @@ from picpik_async.errors import (
     SubmitOutcomeUnknownError,
     TransportError,
     bare,
+    legible,
 )
 
 if TYPE_CHECKING:
@@ -307,10 +308,12 @@ class Submit:
         task_uid = task_uid or self._salvaged
         self._records.unknown[self.request_uuid] = reason
         self._line.unknown(reason, task_uid)
-        msg = (
-            f"the submit {self.request_uuid} may have been accepted and charged ({reason}); it is not sent again."
-            " Look at running_tasks() and balance() before you submit it anew"
-        )
+        advice = "look at running_tasks() and balance() before you submit it anew"
+        if self.entry is not None:
+            advice = (
+                f"reconcile() looks for its task, resubmit({legible(repr(self.entry.key), limit=200)}, …) pays again"
+            )
+        msg = f"the submit {self.request_uuid} may have been accepted and charged ({reason}); it is not sent again; {advice}"
         return SubmitOutcomeUnknownError(
             msg, stage=stage, reason=reason, key=self._line.key, request_uuid=self.request_uuid, task_uid=task_uid
         )

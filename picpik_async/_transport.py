@@ -170,7 +170,7 @@ class _Payload(aiohttp.payload.Payload):
         """End it here: nothing more leaves, not even what is buffered; merely closed, a connection would send that."""
         self.abandoned = True
         if self._connection is not None:
-            with suppress(AttributeError):  # asyncio's own, if the last bytes have left after the server's half of it ended
+            with suppress(AttributeError):  # asyncio's own, if the last bytes left after the server's half had ended
                 self._connection.abort()
 
     def keep_connection(self) -> None:

@@ -1,7 +1,7 @@
 """The builders: one frozen class per Action, no I/O."""
 
 from picpik_async._requests._base import Job, Query, Request
-from picpik_async._requests._generation import MAX_SEED, GenerationJob, ModifyMaskedPixels
+from picpik_async._requests._generation import GenerationJob, ModifyMaskedPixels
 from picpik_async._requests._queries import (
     GetCreditBalance,
     ListModels,
@@ -11,7 +11,6 @@ from picpik_async._requests._queries import (
 )
 
 __all__ = [
-    "MAX_SEED",
     "GenerationJob",
     "GetCreditBalance",
     "Job",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from picpik_async._images import OpenImage
     from picpik_async._inputs import ImageInput
 
-__all__ = ["MAX_SEED", "GenerationJob", "ModifyMaskedPixels"]
+__all__ = ["GenerationJob", "ModifyMaskedPixels"]
 
 RANDOM_SEED: Final = -1
 MAX_SEED: Final = 2**31 - 1
