@@ -289,14 +289,15 @@ class LifeCycle(RuleBasedStateMachine):
 
         active = self.picpik._records.active
         second = name in active or (name == "unnamed" and any(len(other) == 64 for other in active))
-        return Caller(name, asyncio.get_running_loop().create_task(run()), second)
+        caller = Caller(name, asyncio.get_running_loop().create_task(run()), second)
+        self.callers.append(caller)
+        return caller
 
     async def settle(self, caller: Caller) -> None:
         """Wait until a caller has heard, or is held by the service."""
         held = self.service.held
         while not (caller.task.done() or caller.second or held != self.service.held):
             await anyio.lowlevel.checkpoint()
-        self.callers.append(caller)
         self.hear()
 
     def hear(self) -> None:
@@ -321,7 +322,7 @@ class LifeCycle(RuleBasedStateMachine):
         said = verdict(error)
         assert error.request_uuid is not None
         self.outcomes.append(Outcome(error.request_uuid, Verdict.NOTHING if said is Verdict.NOT_TAKEN else said))
-        if said is Verdict.NOT_TAKEN:
+        if said is Verdict.NOT_TAKEN and not any(name == caller.name for caller in self.callers):
             self.unpaid[error.request_uuid] = name
 
     # --- what happens --------------------------------------------------------------------------------------------------
@@ -385,7 +386,6 @@ class LifeCycle(RuleBasedStateMachine):
                 await anyio.lowlevel.checkpoint()
                 caller.task.cancel()
             await asyncio.wait([caller.task])
-            self.callers.append(caller)
             self.hear()
 
         self.do(submit())
@@ -511,14 +511,13 @@ class LifeCycle(RuleBasedStateMachine):
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(f"{self.path}{suffix}", f"{path}{suffix}")
             self.path = path
-            self.callers.append(caller)
             if caller.task.done():
                 self.hear()
             assert self.picpik._engine is not None
             self.picpik._engine.owner.cancel()
             await asyncio.wait([self.picpik._engine.owner])
             await self.picpik.aclose()
-            await asyncio.gather(caller.task, *[other.task for other in self.callers], return_exceptions=True)
+            await asyncio.gather(*[caller.task for caller in self.callers], return_exceptions=True)
             self.callers.clear()  # they died with the process, whatever they are told here
 
         self.do(crash())
@@ -530,8 +529,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.steps["interrupt"] += 1
 
         async def interrupt() -> None:
-            caller = await self.begun(name, steps)
-            self.callers.append(caller)
+            await self.begun(name, steps)
             assert self.picpik._engine is not None
             self.picpik._engine.owner.cancel()
             await asyncio.wait([caller.task for caller in self.callers])
