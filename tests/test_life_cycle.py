@@ -621,7 +621,7 @@ OPTIONS: dict[str, Any] = {"deadline": None, "suppress_health_check": list(Healt
 
 def test_life_cycle(machine: type[LifeCycle]) -> None:
     """No history violates an invariant."""
-    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=20, **OPTIONS))
+    run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=20, **OPTIONS))
 
 
 @pytest.mark.long

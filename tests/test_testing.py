@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 from jobs import CREDENTIALS, UUID, job, picture
 
-from picpik_async import PicpikSession
+from picpik_async import PicpikSession, RetryPolicy
 from picpik_async.errors import HttpStatusError, SubmitOutcomeUnknownError, TransportError
 from picpik_async.testing import Answer, FakeTransport, picpik_emulator
 
@@ -60,7 +60,7 @@ async def test_fake_may_be_async() -> None:
 async def test_fake_answers_with_a_status() -> None:
     """The function may give a whole answer."""
     transport = FakeTransport(lambda _request: Answer(429, b"", retry_after=3))
-    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+    async with PicpikSession(CREDENTIALS, transport=transport, retry=RetryPolicy(submit_attempts=1)) as picpik:
         with pytest.raises(HttpStatusError) as caught:
             await picpik.submit(job())
 
