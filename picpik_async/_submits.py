@@ -207,19 +207,22 @@ class Submit:
     async def _attempt(
         self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
     ) -> str:
-        unknown = True
         try:
             uid = await self._exchange(shop, parameters, images, confirm)
-            unknown = False
         except PicpikError as error:
-            unknown = isinstance(error, SubmitOutcomeUnknownError)
+            self._count(shop, unknown=isinstance(error, SubmitOutcomeUnknownError))
             raise bare(error)  # noqa: B904 - the very same
-        finally:
-            if self.committed:
-                shop.breaker.record(unknown=unknown, probe=self._probe)
+        except BaseException:
+            self._count(shop, unknown=True)
+            raise
+        self._count(shop, unknown=False)
         shop.budget.refund(self._spent)
         self._line.acknowledged(uid)
         return uid
+
+    def _count(self, shop: Workshop, *, unknown: bool) -> None:
+        if self.committed:
+            shop.breaker.record(unknown=unknown, probe=self._probe)
 
     async def _exchange(
         self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
