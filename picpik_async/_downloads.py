@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import string
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
 
 import aiohttp
 import anyio
+from yarl import URL
 
 from picpik_async._addresses import AddressRules, redirected, shown_url
 from picpik_async._config import Secret
@@ -184,7 +187,7 @@ class Downloads:
                 raise UnsafeUrlError(problem)
             proxy = None if self._proxy is None else self._proxy.reveal()
             options: Any = {"allow_redirects": False, "auto_decompress": False, "proxy": proxy}
-            async with self._client.get(url.reveal(), headers=transfer.request_headers(), **options) as response:
+            async with self._client.get(_verbatim(url), headers=transfer.request_headers(), **options) as response:
                 if response.status not in _REDIRECTS:
                     await _receive(response, transfer, on_progress)
                     return
@@ -208,6 +211,11 @@ async def _receive(response: aiohttp.ClientResponse, transfer: Transfer, on_prog
         transfer.add(chunk)
         received += len(chunk)
         on_progress(received)
+
+
+def _verbatim(url: Secret) -> URL:
+    """*url* as it stands, since its signature may be of the very text; only spaces and non-ASCII characters are quoted."""
+    return URL(quote(url.reveal(), safe=string.punctuation), encoded=True)
 
 
 def _next_hop(url: Secret, location: Secret) -> Secret:

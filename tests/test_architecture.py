@@ -205,6 +205,7 @@ def test_aiohttp_stays_at_the_edge(file: Path) -> None:
     packages = {name.partition(".")[0] for name in imports(ast.walk(tree_of(file)))}
 
     assert "aiohttp" not in packages or unit_of(name_of(file)) in KNOWS_AIOHTTP
+    assert "yarl" not in packages or unit_of(name_of(file)) == "_downloads"
 
 
 def test_the_import_is_light() -> None:

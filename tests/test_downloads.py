@@ -116,6 +116,31 @@ async def test_fetch(kind: str) -> None:
     assert {"cookie", "authorization", "referer"}.isdisjoint(request.headers)
 
 
+SIGNED = [
+    "/1.png?prefix=out%2F2024&e=%7E%27%28%29%21%2C",
+    "/it%27s%20a%20b.png?auth=%2Fx%2By%3D%3d",
+    "/a//b/c.png?sig=AbC%2fd+e;f",
+    "/?a=b=c&[d]=|^`{}",
+]
+
+
+@pytest.mark.parametrize("target", SIGNED)
+async def test_signed_addresses_are_sent_as_they_stand(target: str) -> None:
+    """Not a character of an address is quoted or unquoted, after a redirect neither, since it may be signed as it stands."""
+    with FaultServer(in_turn(hop(target), answering(picture()))) as server:
+        async with opened(attempts=1) as downloads:
+            assert picture() == await downloads.fetch(Secret(f"{server.url}{target}#fragment"), **MINE)
+        assert [target, target] == [request.target for request in server.requests]
+
+
+async def test_what_is_no_ascii_is_quoted() -> None:
+    """Spaces and characters beyond ASCII, which HTTP cannot send, are quoted, and nothing else."""
+    with FaultServer(answering(picture())) as server:
+        async with opened(attempts=1) as downloads:
+            await downloads.fetch(Secret(f"{server.url}/é b.png?a=%7E"), **MINE)
+        assert ["/%C3%A9%20b.png?a=%7E"] == [request.target for request in server.requests]
+
+
 async def test_fetch_without_length() -> None:
     """A picture need not come with its length."""
     data = picture()
