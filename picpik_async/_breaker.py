@@ -20,7 +20,8 @@ _SHARE: Final = 0.05
 class SpendBreaker:
     """A circuit breaker on unknown outcomes: 3 in a row, or more than 5 % of the last 200 submits, open it.
 
-    After a pause it is half-open: one submit is let through, whose outcome closes or reopens it.
+    After a pause it is half-open: one submit is let through, whose outcome closes or reopens it. One that the service
+    turns away tells nothing, and one that is not heard of for another pause is no longer waited for: the next is tried.
 
     Args:
         pause: seconds.
@@ -33,7 +34,7 @@ class SpendBreaker:
         self._in_a_row = 0
         self._window: deque[bool] = deque(maxlen=_WINDOW)
         self._opened: float | None = None
-        self._probing = False
+        self._probed: float | None = None
 
     def check(self) -> None:
         """Let a submit start.
@@ -43,8 +44,9 @@ class SpendBreaker:
         """
         if self._opened is None:
             return
-        left = self._opened + self._pause - self._clock()
-        if self._probing or left > 0:
+        now = self._clock()
+        left = self._opened + self._pause - now
+        if left > 0 or (self._probed is not None and now < self._probed + self._pause):
             when = f"in {left:.0f} s one submit is tried" if left > 0 else "one submit is being tried"
             msg = (
                 f"submits are paused, and this one was not sent: {self._in_a_row} in a row, {sum(self._window)} of the last"
@@ -60,15 +62,25 @@ class SpendBreaker:
             SubmitPausedError: not now.
         """
         self.check()
-        self._probing = self._opened is not None
-        return self._probing
+        if self._opened is None:
+            return False
+        self._probed = self._clock()
+        return True
 
-    def record(self, *, unknown: bool, probe: bool) -> None:
-        """Note the outcome of a submit that passed; *probe* is what `commit` returned."""
+    def record(self, *, unknown: bool | None, probe: bool) -> None:
+        """Note the outcome of a submit that passed.
+
+        Args:
+            unknown: whether it is unknown; None if the service turned the submit away, to be sent again later.
+            probe: what `commit` returned.
+        """
+        if probe:
+            self._probed = None
+        if unknown is None:
+            return
         self._window.append(unknown)
         self._in_a_row = self._in_a_row + 1 if unknown else 0
         if probe:
-            self._probing = False
             self._opened = None
             if not unknown:
                 self._window.clear()

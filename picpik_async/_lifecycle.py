@@ -73,6 +73,9 @@ class Lifecycle:
         self._closed = False
         self._forget: weakref.finalize[Any, Lifecycle] | None = None
         self._records = Records()
+        # Of the session, not of its owner: an interrupt must not make it forget that outcomes are unknown.
+        self._budget = RetryBudget()
+        self._breaker = SpendBreaker(self._retry.submit_pause, anyio.current_time)
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -153,8 +156,8 @@ class Lifecycle:
             transport=self._transport or AiohttpTransport(self._endpoint.url + self._dialect.path, self._limits, **net),
             retry=self._retry,
             rng=random.Random(),  # noqa: S311 - jitter
-            budget=RetryBudget(),
-            breaker=SpendBreaker(self._retry.submit_pause, anyio.current_time),
+            budget=self._budget,
+            breaker=self._breaker,
         )
         net |= {"hosts": self._dialect.result_hosts, "budget": workshop.budget}
         downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)

@@ -24,6 +24,7 @@ __all__ = [
     "REFUSED_STATUSES",
     "RetryBudget",
     "delay",
+    "is_turned_away",
     "may_have_worked",
     "may_repeat_read",
     "may_repeat_submit",
@@ -81,6 +82,18 @@ def _is_throttle(error: PicpikError) -> bool:
     if isinstance(error, HttpStatusError):
         return error.status in _TOO_BUSY or (error.status in _TURNED_AWAY and error.retry_after is not None)
     return isinstance(error, ApiError)
+
+
+def is_turned_away(error: PicpikError, throttle_ret_codes: Collection[int] = ()) -> bool:
+    """Whether the service did not look at the request, and asks to come back later.
+
+    Args:
+        error: what it answered.
+        throttle_ret_codes: `RetCode`s that only mean "slow down".
+    """
+    if isinstance(error, HttpStatusError):
+        return error.status in _TURNED_AWAY
+    return isinstance(error, ApiError) and error.ret_code in throttle_ret_codes
 
 
 def may_repeat_read(

@@ -20,7 +20,7 @@ import anyio
 from picpik_async import _wire
 from picpik_async._endings import closed_error
 from picpik_async._records import Line, settled_uid
-from picpik_async._retry import HTTP_OK, REFUSED_STATUSES, delay, may_repeat_submit
+from picpik_async._retry import HTTP_OK, REFUSED_STATUSES, delay, is_turned_away, may_repeat_submit
 from picpik_async._salvage import salvaged_uid
 from picpik_async.errors import (
     ApiError,
@@ -210,7 +210,8 @@ class Submit:
         try:
             uid = await self._exchange(shop, parameters, images, confirm)
         except PicpikError as error:
-            self._count(shop, unknown=isinstance(error, SubmitOutcomeUnknownError))
+            turned_away = is_turned_away(error, shop.dialect.throttle_ret_codes)
+            self._count(shop, unknown=None if turned_away else isinstance(error, SubmitOutcomeUnknownError))
             raise bare(error)  # noqa: B904 - the very same
         except BaseException:
             self._count(shop, unknown=True)
@@ -220,7 +221,7 @@ class Submit:
         self._line.acknowledged(uid)
         return uid
 
-    def _count(self, shop: Workshop, *, unknown: bool) -> None:
+    def _count(self, shop: Workshop, *, unknown: bool | None) -> None:
         if self.committed:
             shop.breaker.record(unknown=unknown, probe=self._probe)
 

@@ -22,9 +22,9 @@ class Clock:
 
 
 def run(breaker: SpendBreaker, outcomes: str) -> None:
-    """Submits one after the other: `?` is an unknown outcome, `+` a known one."""
+    """Submits one after the other: `?` is an unknown outcome, `+` a known one, `-` is turned away."""
     for outcome in outcomes:
-        breaker.record(unknown=outcome == "?", probe=breaker.commit())
+        breaker.record(unknown={"?": True, "+": False, "-": None}[outcome], probe=breaker.commit())
 
 
 def test_three_in_a_row_open_it() -> None:
@@ -92,6 +92,49 @@ def test_a_bad_probe_opens_it_again() -> None:
 
     with pytest.raises(SubmitPausedError, match="in 1 s"):
         breaker.commit()
+
+
+def test_what_is_turned_away_does_not_count() -> None:
+    """A busy service neither ends a row of unknown outcomes nor makes them rarer."""
+    breaker = SpendBreaker(30, Clock())
+    run(breaker, "?-?-" + "-" * 200 + "?")
+
+    with pytest.raises(SubmitPausedError, match="3 in a row, 3 of the last 3"):
+        breaker.check()
+
+
+def test_a_probe_that_is_turned_away_leaves_it_half_open() -> None:
+    """Nothing is known of what becomes of those that are taken: the next one is tried, and no other beside it."""
+    clock = Clock()
+    breaker = SpendBreaker(30, clock)
+    run(breaker, "???")
+    clock.now = 30.0
+
+    run(breaker, "--")
+
+    assert breaker.commit()
+    with pytest.raises(SubmitPausedError, match="one submit is being tried"):
+        breaker.commit()
+
+
+def test_a_probe_that_is_not_heard_of() -> None:
+    """After another pause the next one is tried; late news of the first still count."""
+    clock = Clock()
+    breaker = SpendBreaker(30, clock)
+    run(breaker, "???")
+    clock.now = 30.0
+    breaker.commit()
+    clock.now = 59.0
+    with pytest.raises(SubmitPausedError, match="one submit is being tried"):
+        breaker.commit()
+    clock.now = 60.0
+
+    assert breaker.commit()
+
+    with pytest.raises(SubmitPausedError, match="one submit is being tried"):
+        breaker.commit()
+    breaker.record(unknown=False, probe=True)
+    assert not breaker.commit()
 
 
 def test_outcomes_of_submits_already_under_way_do_not_close_it() -> None:

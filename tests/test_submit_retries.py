@@ -15,6 +15,7 @@ from shaky_disk import ShakyDisk
 from picpik_async import Dialect, PicpikSession, RetryPolicy
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._journal import Journal
+from picpik_async._retry import RetryBudget
 from picpik_async.errors import (
     ApiError,
     HttpStatusError,
@@ -286,6 +287,58 @@ async def test_breaker_opens_between_attempts() -> None:
 
         assert UUID not in picpik.unknown_submits
     assert 1 == transport.left
+
+
+async def test_busy_answers_do_not_hide_an_outage() -> None:
+    """Between unknown outcomes some are turned away: three unknown ones pause the submits all the same."""
+    ends = (RuntimeError("lost"), BUSY, RuntimeError("lost"), Answer(200, b'{"RetCode": 7}'), RuntimeError("lost"))
+    transport = Attempts(*ends)
+    options: Any = {"retry": RetryPolicy(submit_attempts=1), "dialect": Dialect(throttle_ret_codes=frozenset({7}))}
+    async with PicpikSession(CREDENTIALS, transport=transport, **options) as picpik:
+        for _ in ends:
+            with pytest.raises((SubmitOutcomeUnknownError, HttpStatusError, ApiError)):
+                await picpik.submit(job())
+        with pytest.raises(SubmitPausedError, match="3 in a row, 3 of the last 3"):
+            await picpik.submit(job())
+
+    assert 0 == transport.left
+
+
+async def test_busy_answer_to_the_probe() -> None:
+    """A busy service does not end the pause: the next submit is tried alone, and its unknown outcome pauses again."""
+    transport = Attempts(*[RuntimeError("lost")] * 3, BUSY, RuntimeError("lost"))
+    retry = RetryPolicy(submit_attempts=1, submit_pause=30)
+    async with PicpikSession(CREDENTIALS, transport=transport, retry=retry) as picpik:
+        for _ in range(3):
+            with pytest.raises(SubmitOutcomeUnknownError):
+                await picpik.submit(job())
+        skip(30)
+        with pytest.raises(HttpStatusError):
+            await picpik.submit(job())
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await picpik.submit(job())
+        with pytest.raises(SubmitPausedError):
+            await picpik.submit(job())
+
+    assert 0 == transport.left
+
+
+async def test_interrupted_owner_does_not_forget() -> None:
+    """What was unknown, and what retries have cost, is kept when the session opens anew after an interrupt."""
+    transport = Attempts(RESET, *[RuntimeError("lost")] * 3)
+    async with PicpikSession(CREDENTIALS, transport=transport, retry=AT_ONCE) as picpik:
+        for _ in range(3):
+            with pytest.raises(SubmitOutcomeUnknownError):
+                await picpik.submit(job())
+        first = await picpik._open()
+        first.owner.cancel()
+        await asyncio.wait([first.owner])
+        with pytest.raises(SubmitPausedError):
+            await picpik.submit(job())
+        second = await picpik._open()
+
+        assert first is not second
+        assert RetryBudget.CAPACITY - RetryBudget.TRANSIENT_COST == second.budget.tokens
 
 
 async def test_transport_that_repeats_by_itself() -> None:
