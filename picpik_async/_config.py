@@ -299,6 +299,8 @@ class RetryPolicy:
     Attributes:
         attempts: how often a read or a download is tried in all.
         base_delay: seconds.
+        throttle_delay: seconds, in the place of *base_delay* if the server is too busy: HTTP 425, 429 and 503, and
+            `Dialect.throttle_ret_codes`.
         max_delay: seconds.
         max_retry_after: the longest pause, in seconds, the server may ask for.
         submit_attempts: how often a submit is tried in all, as long as the service has certainly not taken it.
@@ -307,6 +309,7 @@ class RetryPolicy:
 
     attempts: int = attrs.field(default=5, validator=count(1))
     base_delay: float = attrs.field(default=0.2, validator=at_least(0))
+    throttle_delay: float = attrs.field(default=1.0, validator=at_least(0))
     max_delay: float = attrs.field(default=20.0, validator=at_least(0))
     max_retry_after: float = attrs.field(default=60.0, validator=at_least(0))
     submit_attempts: int = attrs.field(default=3, validator=count(1))
@@ -331,11 +334,15 @@ class Limits:
         request_timeout: the answer: how long its head may take once the request has left, and then its body.
         uploads: submits that are sent at the same time; others wait, their pictures opened.
         downloads: pictures fetched at the same time; others wait.
-        threads: worker threads that open, decode and write; half as many more encode and hash.
+        threads: worker threads that open, decode and write; one more decodes large results, one after the other, and half
+            as many encode and hash.
         slice_size: bytes of a picture encoded and sent in one go; the memory of an upload is a few times this.
         max_answer_bytes: the longest answer of the API, after decompression.
         max_image_bytes: the largest picture, sent or fetched.
-        max_image_pixels: the most pixels of a picture, sent or fetched.
+        max_image_pixels: the most pixels of a picture that is sent.
+        max_result_pixels: the most pixels of a picture that is fetched. Each is decoded once to see that it is whole, which
+            takes up to 16 bytes per pixel (WebP; JPEG 10, PNG 4): the limit bounds the one that has more than 1024 × 1024,
+            besides as many smaller ones as there are threads.
     """
 
     connect_timeout: float = attrs.field(default=15.0, validator=above(0))
@@ -349,3 +356,5 @@ class Limits:
     max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=count(1))
     max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=count(1))
     max_image_pixels: int = attrs.field(default=64_000_000, validator=count(1))
+    # Our choice: more than twice the documented maximum, 2560 × 2560.
+    max_result_pixels: int = attrs.field(default=16_000_000, validator=count(1))

@@ -7,6 +7,7 @@ exception, which quotes it, is at hand to become their context.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import socket
 import string
@@ -50,6 +51,7 @@ __all__ = ["Downloads"]
 _MINIMUM_RATE: Final = (
     10_000  # bytes per second; what comes slower than this is not waited for beyond the request timeout
 )
+_AT_ONCE: Final = 1024 * 1024  # pixels; of what has more, one picture is decoded at a time
 _GONE: Final = frozenset({403, 404, 410})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 3
@@ -86,6 +88,7 @@ class Downloads:
         self._limits = limits
         self._retry = retry
         self._limiter = limiter
+        self._large = anyio.CapacityLimiter(1)
         self._budget = budget or RetryBudget()
         self._ssl = ssl
         self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
@@ -141,8 +144,7 @@ class Downloads:
             if not cost:
                 return outcome
             spent += cost
-            retry_after = getattr(outcome, "retry_after", None)
-            await anyio.sleep(delay(attempt, self._retry, self._rng, retry_after=retry_after))
+            await anyio.sleep(delay(attempt, outcome, self._retry, self._rng))
         raise AssertionError  # pragma: no cover - the last attempt returns
 
     def _may_repeat(self, error: PicpikError) -> bool:
@@ -155,7 +157,7 @@ class Downloads:
         try:
             await self._continue(url, transfer)
             data = transfer.take()
-            await in_thread(check_picture, data, self._limits.max_image_pixels, limiter=self._limiter)
+            await self._check(data)
         except (TransportError, HttpStatusError, DownloadError) as error:
             return bare(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -165,6 +167,11 @@ class Downloads:
         except asyncio.CancelledError as error:
             raise bare(error)  # noqa: B904 - the very same
         return data
+
+    async def _check(self, data: bytes) -> None:
+        check = functools.partial(check_picture, data, self._limits.max_result_pixels)
+        if not await in_thread(functools.partial(check, at_once=_AT_ONCE), limiter=self._limiter):
+            await in_thread(check, limiter=self._large)
 
     async def _continue(self, url: Secret, transfer: Transfer) -> None:
         start, patience = anyio.current_time(), self._limits.request_timeout

@@ -19,8 +19,8 @@ T = TypeVar("T")
 async def in_thread(function: Callable[..., T], *args: Any, limiter: anyio.CapacityLimiter) -> T:
     """Run blocking work in a worker thread that keeps its place in *limiter* until the work ends.
 
-    `anyio.to_thread.run_sync` alone would free the place as soon as asyncio cancels the caller, with `Task.cancel()` or
-    `asyncio.timeout()`, while the thread works on.
+    A caller who is cancelled goes on at once and leaves the thread behind. `anyio.to_thread.run_sync` alone would wait for
+    it, or free the place while it works on if asyncio cancels the caller, with `Task.cancel()` or `asyncio.timeout()`.
     """
     place = object()
     await limiter.acquire_on_behalf_of(place)
@@ -32,6 +32,5 @@ async def in_thread(function: Callable[..., T], *args: Any, limiter: anyio.Capac
             work.exception()  # looked at, for asyncio would log it if the caller is gone
 
     work.add_done_callback(leave)
-    with anyio.CancelScope(shield=True):
-        await asyncio.wait([work])
+    await asyncio.wait([work])
     return work.result()

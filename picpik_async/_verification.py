@@ -26,18 +26,29 @@ __all__ = ["HopelessImageError", "check_picture", "picture_of"]
 _PNG_SIGNATURE_SIZE: Final = 8
 _PNG_FRAME_SIZE: Final = 12  # of a chunk: length, kind and checksum, 4 bytes each
 _RIFF_FRAME_SIZE: Final = 8
+_14_BITS: Final = 0x3FFF
 # In compressed pixels FF 00 is a byte and FF D0 to FF D7 only restart; FF FF is padding.
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_END: Final = b"\xff\xd9"
+# Counted wherever it stands, so that no two parsers can count in two ways; encoders write about ten.
+_JPEG_SCAN: Final = b"\xff\xda"
+_MAX_SCANS: Final = 100
 
 
 class HopelessImageError(InvalidImageError):
     """Another download would bring the same again."""
 
 
-def check_picture(data: bytes, max_pixels: int) -> None:
-    """Decode *data* and forget the pixels; raises as `picture_of`."""
-    picture_of(data, max_pixels=max_pixels)
+def check_picture(data: bytes, max_pixels: int, *, at_once: float = math.inf) -> bool:
+    """Decode *data* and forget the pixels; raises as `picture_of`.
+
+    Returns:
+        False if it has more than *at_once* pixels; none is decoded then.
+    """
+    if _pixels_of(data, max_pixels) > at_once:
+        return False
+    _decoded(data)
+    return True
 
 
 def picture_of(data: bytes, *, max_pixels: float = math.inf) -> ImageFile:
@@ -45,21 +56,57 @@ def picture_of(data: bytes, *, max_pixels: float = math.inf) -> ImageFile:
 
     Raises:
         InvalidImageError: it is none of these, cut short, damaged, or followed by something else.
-        HopelessImageError: it has more than *max_pixels* pixels; none is decoded.
+        HopelessImageError: it has more than *max_pixels* pixels, or is made to take long; none is decoded.
     """
+    _pixels_of(data, max_pixels)
+    return _decoded(data)
+
+
+def _pixels_of(data: bytes, max_pixels: float) -> int:
+    """How many pixels it has; raises as `picture_of`, but decodes none."""
     if not _is_whole(data):
         msg = f"{len(data)} bytes that are not one whole PNG, JPEG or WebP picture"
         raise InvalidImageError(msg)
+    kind = sniff(data)
+    if kind == "jpeg" and data.count(_JPEG_SCAN) > _MAX_SCANS:
+        msg = f"the picture has more than {_MAX_SCANS} scans, each of which is decoded over all its pixels"
+        raise HopelessImageError(msg)
+    width, height = _size_of_webp(data) if kind == "webp" else _opened(data).size
+    if width * height > max_pixels:
+        msg = f"the picture has {width}×{height} pixels, more than Limits.max_result_pixels"
+        raise HopelessImageError(msg)
+    return width * height
+
+
+def _opened(data: bytes) -> ImageFile:
     try:
-        picture = decode(io.BytesIO(data), sniff(data))
-        if picture.width * picture.height <= max_pixels:
-            picture.load()
-            return picture
+        return decode(io.BytesIO(data), sniff(data))
     except Exception as error:  # noqa: BLE001 - Pillow raises anything on broken pictures
         msg = f"the picture cannot be decoded ({type(error).__name__})"
         raise InvalidImageError(msg) from None
-    msg = f"the picture has {picture.width}×{picture.height} pixels, more than Limits.max_image_pixels"
-    raise HopelessImageError(msg)
+
+
+def _decoded(data: bytes) -> ImageFile:
+    picture = _opened(data)
+    try:
+        picture.load()
+    except Exception as error:  # noqa: BLE001 - as above
+        msg = f"the picture cannot be decoded ({type(error).__name__})"
+        raise InvalidImageError(msg) from None
+    return picture
+
+
+def _size_of_webp(data: bytes) -> tuple[int, int]:
+    """As the header states, and as it will be decoded; merely opened, a WebP takes memory for all its pixels.
+
+    See https://www.rfc-editor.org/rfc/rfc9649#section-2.
+    """
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & _14_BITS), 1 + (bits >> 14 & _14_BITS)
+    return int.from_bytes(data[26:28], "little") & _14_BITS, int.from_bytes(data[28:30], "little") & _14_BITS
 
 
 def _is_whole(data: bytes) -> bool:

@@ -268,6 +268,7 @@ AT_LEAST: list[tuple[Any, str, float]] = [
     (PollPolicy, "unknown_task_grace", 0),
     (RetryPolicy, "attempts", 1),
     (RetryPolicy, "base_delay", 0),
+    (RetryPolicy, "throttle_delay", 0),
     (RetryPolicy, "max_delay", 0),
     (RetryPolicy, "max_retry_after", 0),
     (Limits, "uploads", 1),
@@ -277,6 +278,7 @@ AT_LEAST: list[tuple[Any, str, float]] = [
     (Limits, "max_answer_bytes", 1),
     (Limits, "max_image_bytes", 1),
     (Limits, "max_image_pixels", 1),
+    (Limits, "max_result_pixels", 1),
 ]
 ABOVE_ZERO: list[tuple[Any, str]] = [
     (PollPolicy, "request_timeout"),

@@ -198,7 +198,7 @@ async def test_bad_result(
     script: Callable[[Exchange], None], kind: type[DownloadError], words: str, attempts: int
 ) -> None:
     """What is not a whole picture within the limits is a typed error, after as many attempts as make sense."""
-    message, requests = await failure(script, kind, attempts=4, max_image_bytes=200_000, max_image_pixels=1_000_000)
+    message, requests = await failure(script, kind, attempts=4, max_image_bytes=200_000, max_result_pixels=1_000_000)
 
     assert words in message
     assert attempts == requests
@@ -585,21 +585,32 @@ def peak():  # in MiB; that of getrusage would count what this process was forke
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
-async def main(url, count):
-    limits = Limits(max_image_bytes=int(sys.argv[3]) * 1024**2)
-    async with Downloads(Endpoint(url), limits, RetryPolicy(base_delay=0), anyio.CapacityLimiter(2)) as downloads:
-        for index in range(count):
+async def main(url, count, at_once, **limits):
+    limits = Limits(max_image_bytes=60 * 1024**2, **limits)
+    async with Downloads(Endpoint(url), limits, RetryPolicy(base_delay=0), anyio.CapacityLimiter(4)) as downloads:
+        async def fetch(index):
             try:
                 await downloads.fetch(Secret(f"{url}/{index}"), task_uid="a", expires=0)
             except DownloadError as error:
                 print(type(error).__name__, error, file=sys.stderr)
+        for index in range(count):
+            await asyncio.gather(*(fetch(index) for _ in range(at_once)))
             if not index:
                 start = peak()
             print(index, round(peak() - start, 1), file=sys.stderr)
     print(peak() - start)
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+asyncio.run(main(sys.argv[1], **eval(sys.argv[2])))
 """
+
+
+def growth(bombs: Sequence[Callable[[Exchange], None]], **options: int) -> float:
+    """By how many MiB a process of its own grows that fetches each of *bombs*, the first of which is harmless."""
+    with FaultServer(lambda exchange: bombs[int(exchange.target[1:])](exchange)) as server:
+        command = [sys.executable, "-W", "error", "-c", GREEDY, server.url, repr({"count": len(bombs)} | options)]
+        result = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    assert 0 == result.returncode, result.stderr
+    return float(result.stdout)
 
 
 def test_memory_stays_bounded() -> None:
@@ -618,12 +629,33 @@ def test_memory_stays_bounded() -> None:
         endless(b"\xff\xd8\xff"),
         answering(b"", headers={"Content-Length": 10**12}),
     ]
-    with FaultServer(lambda exchange: bombs[int(exchange.target[1:])](exchange)) as server:
-        command = [sys.executable, "-W", "error", "-c", GREEDY, server.url, str(len(bombs)), "60"]
-        result = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
-    assert 0 == result.returncode, result.stderr
 
-    assert float(result.stdout) < 64, result.stderr
+    assert growth(bombs, at_once=1) < 64
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """A picture as a file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(2000, 4), pytest.param(4000, 8, marks=pytest.mark.long)])
+def test_memory_stays_bounded_just_below_the_limit(side: int, at_once: int) -> None:
+    """Pictures of few bytes and just as many pixels as allowed are decoded one after the other."""
+    first, second = (Image.new("RGBA", (side, side), color) for color in ("white", "black"))
+    lossless: Any = {"lossless": True, "quality": 0, "method": 0}
+    pictures = [
+        picture(512),
+        encoded(first, "PNG"),
+        encoded(first, "WEBP", **lossless),
+        encoded(first, "WEBP", save_all=True, append_images=[second], **lossless),
+        encoded(first.convert("RGB"), "JPEG", progressive=True, subsampling=0),
+    ]
+    assert max(map(len, pictures[1:])) < 1_000_000
+
+    grown = growth([answering(data) for data in pictures], at_once=at_once, max_result_pixels=side * side)
+    assert grown < 16 * side * side / 2**20 + 64
 
 
 # --- where it may lead ------------------------------------------------------------------------------------------------

@@ -147,9 +147,41 @@ def test_bomb_by_pixels_is_not_decoded() -> None:
     """A small file of many pixels is refused by its header, and needs no second download."""
     blank = encoded(Image.new("1", (3000, 3000)), "PNG")
 
-    with pytest.raises(HopelessImageError, match=r"3000×3000 pixels, more than Limits\.max_image_pixels"):
+    with pytest.raises(HopelessImageError, match=r"3000×3000 pixels, more than Limits\.max_result_pixels"):
         check_picture(blank, 8_999_999)
     check_picture(blank, 9_000_000)
+
+
+def test_many_scans_are_not_decoded() -> None:
+    """A progressive JPEG may have a scan for every few bytes, each of which costs as much as a picture; it is not decoded."""
+    data = noise(progressive=True)
+    start = data.rindex(b"\xff\xda")
+    scans = data.count(b"\xff\xda")
+    most = data[:start] + data[start:-2] * (101 - scans) + data[-2:]
+
+    check_picture(most, 64 * 64)
+    with pytest.raises(HopelessImageError, match="more than 100 scans"):
+        check_picture(data[:start] + data[start:-2] * (102 - scans) + data[-2:], 64 * 64)
+
+
+def test_large_pictures_are_told_apart() -> None:
+    """What is too large to be decoded beside others is not decoded, and said to be so."""
+    broken = encoded(picture_of(picture(65)), "JPEG")[:-300] + JPEG[-2:]
+
+    assert check_picture(PNG, 64 * 64, at_once=64 * 64)
+    assert not check_picture(broken, 65 * 65, at_once=64 * 64)
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif"}, {"save_all": True}], ids=str)
+@pytest.mark.parametrize("size", [(300, 7), (7, 300)])
+def test_the_size_of_every_kind_of_webp(options: dict[str, Any], size: tuple[int, int]) -> None:
+    """WebP has three kinds of headers, whose sizes are read without making room for the pixels."""
+    options = options | ({"append_images": [Image.new("RGB", size, "red")]} if "save_all" in options else {})
+    data = encoded(Image.new("RGB", size), "WEBP", **options)
+
+    check_picture(data, 2100)
+    with pytest.raises(HopelessImageError, match=f"{size[0]}×{size[1]} pixels"):
+        check_picture(data, 2099)
 
 
 def test_the_limit_is_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
