@@ -5,7 +5,6 @@ Everything here blocks and runs in worker threads. Errors come without field and
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
@@ -203,12 +202,6 @@ def _changed() -> ImageError:
 def as_file(blob: Blob) -> io.BufferedReader:
     """A blob as a seekable file of its own, for Pillow; to be closed."""
     return io.BufferedReader(_BlobFile(blob.open(), blob.size))
-
-
-def sha256_of(blob: Blob) -> str:
-    """Hex SHA-256 of the contents."""
-    with as_file(blob) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _BlobFile(io.RawIOBase):

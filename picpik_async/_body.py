@@ -20,7 +20,7 @@ import pybase64
 
 from picpik_async._images import ImageSource, OpenImage
 from picpik_async._signature import literal
-from picpik_async.errors import InvalidRequestError, legible
+from picpik_async.errors import ConfigurationError, InvalidRequestError, legible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -185,10 +185,17 @@ class Body:
     """A signed JSON body that is made while it is sent, for one attempt.
 
     Send what `head()` yields, then `tail()`; together they are `size` bytes.
+
+    Attributes:
+        size: bytes of the whole.
+        locked: there is no tail yet; what must come before it has not come.
     """
 
-    def __init__(self, layout: Layout, private_key: Secret, *, slice_size: int, executor: Executor) -> None:
+    def __init__(
+        self, layout: Layout, private_key: Secret, *, slice_size: int, executor: Executor, locked: bool = False
+    ) -> None:
         self.size: int = layout.size
+        self.locked = locked
         self._layout = layout
         self._private_key = private_key
         self._step = slice_size - slice_size % 3  # whole Base64 groups, so that slices join without padding
@@ -216,7 +223,14 @@ class Body:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
     def tail(self) -> bytes:
-        """The last bytes, which make the body valid; call it once, after `head()` is exhausted."""
+        """The last bytes, which make the body valid; call it once, after `head()` is exhausted.
+
+        Raises:
+            ConfigurationError: the transport has not awaited `before_tail`, or not heeded what it raised.
+        """
+        if self.locked:
+            msg = "the transport must await before_tail() before it asks for the tail, and let through what it raises"
+            raise ConfigurationError(msg)
         self._digest.update(self._private_key.reveal().encode())
         return _TAIL_START + self._digest.hexdigest().encode() + _TAIL_END
 

@@ -56,6 +56,7 @@ class JournalEntry:
         reason: in words, why the outcome is unknown, or why the job failed or was refused.
         ret_code: the `RetCode` of a refusal; None if it was an HTTP status.
         resubmits: how often a second charge was accepted.
+        earlier_task_uids: tasks that were paid for before that.
     """
 
     key: str
@@ -73,6 +74,7 @@ class JournalEntry:
     reason: str | None = None
     ret_code: int | None = None
     resubmits: int = 0
+    earlier_task_uids: tuple[str, ...] = ()
 
     def moved(self, state: JobState, **changes: Any) -> JournalEntry:
         """The entry in its next *state*, changed now."""

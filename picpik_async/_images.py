@@ -12,7 +12,7 @@ import anyio.to_thread
 import attrs
 
 from picpik_async import _pixels
-from picpik_async._blobs import as_file, sha256_of, too_large
+from picpik_async._blobs import as_file, too_large
 from picpik_async._config import Limits
 from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for, os_problem
 from picpik_async._sealed import sealed
@@ -138,6 +138,7 @@ class ImageSource:
 
     def _inspect(self, blob: Blob, limits: Limits, *, upright: bool, field: str) -> OpenImage:
         image_format, header = _read_header(blob, limits)
+        original = blob
         if upright and header.orientation != 1:
             blob = self._turned(blob, image_format, header.orientation)
             image_format = "png"
@@ -152,6 +153,7 @@ class ImageSource:
             field=field,
             source=self.label,
             blob=blob,
+            original=original,
         )
 
     def _turned(self, blob: Blob, image_format: str, orientation: int) -> Blob:
@@ -161,19 +163,14 @@ class ImageSource:
                 kept = self._upright = blob, _pixels.encode_png(_pixels.turn(image, orientation))
         return kept[1]
 
-    async def fingerprint(
-        self, limiter: anyio.CapacityLimiter, limits: Limits, *, contents: bool, field: str = "image"
-    ) -> str:
-        """What tells the picture from others: the SHA-256 of its *contents* as handed over, or only its size in bytes.
+    async def measure(self, limiter: anyio.CapacityLimiter, limits: Limits, *, field: str = "image") -> int:
+        """Length of the picture as it was handed over, in bytes; of a file, nothing is read for it.
 
         Raises:
             ImageError: as for `open`.
         """
         with _reporting(field, self.label):
-            blob = await self._loader.load(limiter, limits, field)
-            if not contents:
-                return str(blob.size)
-            return await anyio.to_thread.run_sync(sha256_of, blob, limiter=limiter)
+            return (await self._loader.load(limiter, limits, field)).size
 
     async def read(self) -> bytes:
         """The encoded picture, as it was handed over.
@@ -236,6 +233,7 @@ class OpenImage:
         field: name of the parameter.
         source: what was handed over, in short.
         blob: the encoded bytes.
+        original: the same, as they were handed over.
     """
 
     format: str
@@ -245,6 +243,7 @@ class OpenImage:
     field: str = "image"
     source: str = ""
     blob: Blob = attrs.field(repr=False)
+    original: Blob = attrs.field(default=attrs.Factory(lambda self: self.blob, takes_self=True), repr=False)
 
     @property
     def size(self) -> int:

@@ -43,7 +43,8 @@ _SCHEMA: Final = (
         error TEXT,
         reason TEXT,
         ret_code INTEGER,
-        resubmits INTEGER NOT NULL
+        resubmits INTEGER NOT NULL,
+        earlier_task_uids TEXT NOT NULL
     ) {_STRICT}
     """,
     "CREATE INDEX jobs_by_task ON jobs (task_uid) WHERE task_uid IS NOT NULL",
@@ -53,6 +54,7 @@ _SCHEMA: Final = (
 _NAMES: Final = tuple(field.name for field in attrs.fields(JournalEntry))
 _STATE: Final = _NAMES.index("state")
 _FILES: Final = _NAMES.index("files")
+_EARLIER: Final = _NAMES.index("earlier_task_uids")
 _values: Final = operator.attrgetter(*_NAMES)
 _COLUMNS: Final = ", ".join(_NAMES)
 _SELECT: Final = f"SELECT {_COLUMNS} FROM jobs"  # noqa: S608 - of our own names
@@ -61,7 +63,7 @@ _UPSERT: Final = (
     + ", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "key")
 )
 # STRICT sees to it, but not in a file that somebody else has written, and older versions of SQLite do not know it.
-_TEXT: Final = ("key", "digest", "request_uuid", "action", "state", "files")
+_TEXT: Final = ("key", "digest", "request_uuid", "action", "state", "files", "earlier_task_uids")
 _KINDS: Final[dict[str, Any]] = dict.fromkeys(_TEXT, str) | {
     "changed": float,
     "seed": int | None,
@@ -230,6 +232,7 @@ def _row(entry: JournalEntry) -> list[Any]:
     row = list(_values(entry))
     row[_STATE] = entry.state.value
     row[_FILES] = json.dumps([os.fspath(file) for file in entry.files])
+    row[_EARLIER] = json.dumps(entry.earlier_task_uids)
     return row
 
 
@@ -242,4 +245,5 @@ def _entry(row: tuple[Any, ...]) -> JournalEntry:
     fields["state"] = JobState(fields["state"])
     fields["auto_seed"] = bool(fields["auto_seed"])
     fields["files"] = tuple(map(Path, json.loads(fields["files"])))
+    fields["earlier_task_uids"] = tuple(map(str, json.loads(fields["earlier_task_uids"])))
     return JournalEntry(**fields)

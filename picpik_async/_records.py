@@ -19,6 +19,7 @@ from picpik_async.errors import (
     HttpStatusError,
     InvalidRequestError,
     JournalError,
+    RequestTimeoutError,
     SubmitOutcomeUnknownError,
     TaskFailedError,
     TaskTerminatedError,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from picpik_async._journal import Journal
     from picpik_async._requests import Job
     from picpik_async._workshop import Workshop
-    from picpik_async.errors import TaskError
+    from picpik_async.errors import PicpikError, TaskError
 
 __all__ = ["Line", "Records", "certain_refusals", "note_failure", "note_files", "settled_uid"]
 
@@ -58,12 +59,13 @@ class Records:
     unknown: dict[str, str] = attrs.field(factory=dict)
     journal: Journal | None = None
     doubtful: dict[str, Job] = attrs.field(factory=dict)
-    active: dict[str, anyio.Event] = attrs.field(factory=dict)
+    active: dict[str, Line] = attrs.field(factory=dict)
 
-    def acknowledged(self, entry: JournalEntry) -> None:
-        """Note that the task of a job is known after all."""
-        self.unknown.pop(entry.request_uuid, None)
-        self.doubtful.pop(entry.key, None)
+    def settled(self, request_uuid: str, key: str | None) -> None:
+        """Note that the outcome of a submit is known after all."""
+        self.unknown.pop(request_uuid, None)
+        if key is not None:
+            self.doubtful.pop(key, None)
 
 
 class Line:
@@ -76,26 +78,43 @@ class Line:
 
     Attributes:
         entry: the line as it stands.
+        awaited: the line of another submit of the same job, while that is under way.
     """
 
     def __init__(self, records: Records, key: str | None, *, anew: bool = False) -> None:
         self.entry: JournalEntry | None = None
+        self.awaited: Line | None = None
         self._records = records
         self._key = key
         self._anew = anew
         self._before: JournalEntry | None = None
         self._claimed: str | None = None
+        self._released = anyio.Event()
         self._committing = False
         self._request: Job | None = None
         self._journal: Journal  # there is one if there is an entry
+        self._dialect: Dialect
 
     @property
     def key(self) -> str | None:
         """Names the job, as far as that is known yet."""
         return self._claimed or self._key
 
-    async def claim(self, request: Job, request_uuid: str, shop: Workshop) -> JournalEntry | None:
+    @property
+    def needs_contents(self) -> bool:
+        """Whether the key is a digest of what the images hold."""
+        return self._key is None and self._records.journal is not None
+
+    async def claim(
+        self, request: Job, request_uuid: str, shop: Workshop, images: Mapping[ImageSource, OpenImage] | None = None
+    ) -> JournalEntry | None:
         """Take the job's key, wait for another submit under it, and return what the journal says of it.
+
+        Args:
+            request: as the user made it.
+            request_uuid: for a job that the journal does not know.
+            shop: looks at images.
+            images: those of *request*, if they are open.
 
         Raises:
             InvalidRequestError: the key belongs to another job.
@@ -105,53 +124,71 @@ class Line:
         journal = self._records.journal
         if journal is None:
             return None
-        self._journal = journal
-        asked = "" if self._key else digest(request, await shop.fingerprints(request.images()), shop.dialect)
-        key = self._key or asked
-        while (other := self._records.active.get(key)) is not None:
-            await other.wait()
-        self._records.active[key] = anyio.Event()
-        self._claimed = key
-        self._request = request
+        self._journal, self._dialect, self._request = journal, shop.dialect, request
+        asked = "" if self._key else await _contents_digest(request, shop, images)
+        waited = await self.take(self._key or asked)
+        key = str(self._claimed)
         found = await journal.find(key)
         if found is None:
             self.entry = JournalEntry(key=key, digest=asked, request_uuid=request_uuid, action=request.action)
             return None
-        if found.digest != (asked or digest(request, await shop.sizes(request.images()), shop.dialect)):
+        if found.digest != (asked or await _digest_like(found, request, shop, images)):
             msg = (
-                f"key {key!r} names another job in the journal: parameters or image sizes differ; give the changed request"
+                f"key {key!r} names another job in the journal: parameters or images differ; give the changed request"
                 " another key"
             )
             raise InvalidRequestError(msg, field="key", value=key, allowed="a key of its own for each job")
-        if self._anew:
+        if self._anew and not (waited and found.state is JobState.ACK):
             self._before = None if found.state is JobState.INTENT else found
-            self.entry = attrs.evolve(found, request_uuid=str(uuid.uuid4()), resubmits=found.resubmits + 1)
+            earlier = found.earlier_task_uids + ((found.task_uid,) if found.task_uid else ())
+            self.entry = attrs.evolve(
+                found, request_uuid=str(uuid.uuid4()), resubmits=found.resubmits + 1, earlier_task_uids=earlier
+            )
             return None
         self.entry = found
         return found
 
+    async def take(self, key: str) -> bool:
+        """Be the only one who changes the line of *key*, until `release`; returns whether that meant waiting."""
+        waited = False
+        while (other := self._records.active.get(key)) is not None:
+            waited, self.awaited = True, other
+            await other._released.wait()  # noqa: SLF001 - our own class
+        self.awaited = None
+        self._records.active[key] = self
+        self._claimed = key
+        return waited
+
     def release(self) -> None:
         """Let the next submit under the same key go on."""
-        if self._claimed is not None and (event := self._records.active.pop(self._claimed, None)) is not None:
-            event.set()
+        if self._claimed is not None and self._records.active.get(self._claimed) is self:
+            del self._records.active[self._claimed]
+            self._released.set()
 
-    async def describe(self, images: Mapping[ImageSource, OpenImage], shop: Workshop) -> None:
-        """Complete the line of a new job, whose *images* are open by now, with a digest.
+    def still_under_way(self, seconds: float | None) -> PicpikError:
+        """The error for another submit of this job that could not wait any longer."""
+        request_uuid = None if self.entry is None else self.entry.request_uuid
+        if self._committing:
+            reason = f"another submit of this job is under way, and has no answer within {seconds:g} s"
+            msg = f"{reason}; it may have been accepted and charged, and is still awaited, see session.tasks"
+            return SubmitOutcomeUnknownError(
+                msg, stage="headers", reason=reason, key=self.key, request_uuid=request_uuid
+            )
+        msg = f"another submit of this job is under way, and has not ended within {seconds:g} s; allow more time"
+        return RequestTimeoutError(msg, stage="send", request_uuid=request_uuid)
 
-        Raises:
-            ImageError: an image cannot be read.
-        """
-        if self.entry is not None and self._request is not None and not self.entry.digest:
-            sizes = await shop.sizes(self._request.images(), images)
-            self.entry = attrs.evolve(self.entry, digest=digest(self._request, sizes, shop.dialect))
-
-    def intend(self, request: Job) -> Job:
-        """Note that *request* is about to be sent; returns it with a seed by which it can be told."""
-        if self.entry is None:
+    def intend(self, request: Job, images: Mapping[ImageSource, OpenImage]) -> Job:
+        """Note that *request*, with its open *images*, is about to be sent; returns it with a seed by which it can be told."""
+        if self.entry is None or self._request is None:
             return request
+        asked = self.entry.digest
+        if not asked:
+            sizes = {source: str(image.original.size) for source, image in images.items()}
+            asked = digest(self._request, sizes, self._dialect)
         seeded = request.seeded(_seeds.randint(0, MAX_SEED))
         self.entry = self.entry.moved(
             JobState.INTENT,
+            digest=asked,
             seed=getattr(seeded, "seed", None),
             auto_seed=seeded is not request,
             task_uid=None,
@@ -188,8 +225,6 @@ class Line:
     def acknowledged(self, task_uid: str) -> None:
         """Note the `TaskUID`."""
         self._move(JobState.ACK, task_uid=task_uid, acknowledged=time.time(), reason=None)
-        if self.key is not None:
-            self._records.doubtful.pop(self.key, None)
 
     def unknown(self, reason: str, task_uid: str | None) -> None:
         """Note why the outcome is not known, and which task it may be."""
@@ -198,17 +233,37 @@ class Line:
             self._records.doubtful[self.entry.key] = self._request
 
     def refused(self, error: ApiError | HttpStatusError) -> None:
-        """Note that the service refused."""
-        if self._before is None or self._before.state is JobState.REJECTED:
-            ret_code = error.ret_code if isinstance(error, ApiError) else None
+        """Note that the service refused; a certain refusal says nothing of an earlier submit that may be charged."""
+        ret_code = error.ret_code if isinstance(error, ApiError) else None
+        before = self._before
+        if before is None or (before.state is JobState.REJECTED and self._outweighs(ret_code, before)):
             self._move(JobState.REJECTED, error=type(error).__name__, reason=str(error), ret_code=ret_code)
         else:
-            self._journal.record(self._before)
+            self._journal.record(before)
+
+    def _outweighs(self, ret_code: int | None, before: JournalEntry) -> bool:
+        certain = certain_refusals(self._dialect)
+        return ret_code not in certain or before.ret_code in certain
 
     def _move(self, state: JobState, **changes: object) -> None:
         if self.entry is not None:
             self.entry = self.entry.moved(state, **changes)
             self._journal.record(self.entry)
+
+
+async def _contents_digest(request: Job, shop: Workshop, images: Mapping[ImageSource, OpenImage] | None) -> str:
+    sources = request.images()
+    opened = await shop.open_images(sources) if images is None else images
+    return digest(request, await shop.fingerprints(sources, opened), shop.dialect)
+
+
+async def _digest_like(
+    entry: JournalEntry, request: Job, shop: Workshop, images: Mapping[ImageSource, OpenImage] | None
+) -> str:
+    """The digest of *request*, made as that of *entry*: over contents if it names itself, and otherwise over sizes."""
+    if entry.digest == entry.key:
+        return await _contents_digest(request, shop, images)
+    return digest(request, await shop.sizes(request.images()), shop.dialect)
 
 
 def settled_uid(entry: JournalEntry, dialect: Dialect) -> str | None:
@@ -221,7 +276,7 @@ def settled_uid(entry: JournalEntry, dialect: Dialect) -> str | None:
         TaskTerminatedError: it was paid for, and its task was terminated.
     """
     key, reason = legible(repr(entry.key), limit=200), legible(entry.reason or "it was cut off", limit=300)
-    way_out = f"resubmit({key}, accept_double_charge=True) sends it again"
+    way_out = f"resubmit({key}, request, accept_double_charge=True) sends it again"
     paid = entry.state in {JobState.ACK, JobState.DONE}
     if paid and entry.task_uid:
         return entry.task_uid

@@ -16,7 +16,7 @@ from picpik_async._link import Link
 from picpik_async._map import Outcomes, Plan, Requests
 from picpik_async._poller import check_timeout
 from picpik_async._ranges import one_text, refused
-from picpik_async._recovery import Proposal, adopt, propose
+from picpik_async._recovery import Proposal, adopt, is_doubtful, propose
 from picpik_async._requests import GetCreditBalance, Job, ListModels, ListRunningTasks, Query, TerminateTask
 from picpik_async._submits import Submit
 from picpik_async._tasks import Task
@@ -170,15 +170,17 @@ class PicpikSession(Lifecycle):
     async def recover(self) -> tuple[JournalEntry, ...]:
         """The jobs in the journal that are open, oldest first.
 
-        `JobState.ACK` are paid, and `task(entry.task_uid)` has their pictures; `JobState.COMMIT` may be paid, see
-        `reconcile`; `JobState.INTENT` were never sent, and are if you submit them again.
+        `JobState.ACK` are paid, and `task(entry.task_uid)` has their pictures; `JobState.COMMIT` may be paid, and so may
+        be `JobState.REJECTED` with a `RetCode` of which `Dialect` does not know better, see `reconcile`;
+        `JobState.INTENT` were never sent, and are if you submit them again.
 
         Raises:
             ConfigurationError: the session has no journal.
             JournalError: it cannot be opened or read.
         """
         journal = await self._open_journal()
-        return tuple(await journal.entries(*(state for state in JobState if state.open)))
+        entries = await journal.entries(JobState.REJECTED, *(state for state in JobState if state.open))
+        return tuple(entry for entry in entries if entry.state.open or is_doubtful(entry, self._dialect))
 
     async def reconcile(self, *, adopt: bool = False) -> tuple[Proposal, ...]:
         """Look among the running tasks for those of jobs whose outcome is unknown.
@@ -201,7 +203,7 @@ class PicpikSession(Lifecycle):
             for proposal in proposals:
                 if proposal.certain:
                     with contextlib.suppress(InvalidRequestError):  # its own answer has arrived meanwhile
-                        await self.adopt(proposal.entry.key, proposal.candidates[0].task_uid)
+                        await self._adopt(proposal.entry.key, proposal.candidates[0].task_uid, expected=proposal.entry)
         return proposals
 
     async def adopt(self, key: str, task_uid: str) -> Task:
@@ -212,8 +214,11 @@ class PicpikSession(Lifecycle):
             ConfigurationError: the session has no journal.
             JournalError: it cannot be opened, read or written.
         """
-        task = self.task(task_uid)
-        await adopt(await self._open_journal(), self._records, key, task.uid)
+        return await self._adopt(key, task_uid)
+
+    async def _adopt(self, key: str, task_uid: str, *, expected: JournalEntry | None = None) -> Task:
+        task, journal = self.task(task_uid), await self._open_journal()
+        await adopt(journal, self._records, self._dialect, key, task.uid, expected=expected)
         return task
 
     async def resubmit(self, key: str, request: Job | None = None, *, accept_double_charge: bool = False) -> Task:

@@ -11,6 +11,7 @@ The *commit point* is the moment the tail, which holds the signature, is handed 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
+    from picpik_async._body import Body
     from picpik_async._entries import JournalEntry
     from picpik_async._images import ImageSource, OpenImage
     from picpik_async._records import Records
@@ -142,7 +144,7 @@ class Submit:
         error.request_uuid = error.request_uuid or self.request_uuid
         self._error = error
         if not isinstance(error, SubmitOutcomeUnknownError):
-            self._records.unknown.pop(self.request_uuid, None)
+            self._records.settled(self.request_uuid, self._line.key)
         if self.committed and isinstance(error, (ApiError, HttpStatusError)):
             self._line.refused(error)
 
@@ -167,15 +169,16 @@ class Submit:
 
     async def _run(self, shop: Workshop, confirm: Confirm) -> str:
         self._request.check()
-        earlier = await self._line.claim(self._request, self.request_uuid, shop)
+        images = await shop.open_images(self._request.images()) if self._line.needs_contents else None
+        earlier = await self._line.claim(self._request, self.request_uuid, shop, images)
         if earlier is not None and (uid := settled_uid(earlier, shop.dialect)) is not None:
             return uid
         if self._line.entry is not None:
             self.request_uuid = self._line.entry.request_uuid
         shop.breaker.check()
-        images = await shop.open_images(self._request.images())
-        await self._line.describe(images, shop)
-        request = self._line.intend(self._request.settled(images, shop.dialect))
+        if images is None:
+            images = await shop.open_images(self._request.images())
+        request = self._line.intend(self._request.settled(images, shop.dialect), images)
         parameters = _wire.parameters(
             request, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=self.request_uuid
         )
@@ -196,8 +199,7 @@ class Submit:
         codes, longest = shop.dialect.throttle_ret_codes, shop.retry.max_retry_after
         if self._aborted or not may_repeat_submit(error, codes, attempt=attempt, max_retry_after=longest):
             return None
-        retry_after = getattr(error, "retry_after", None)
-        pause = delay(attempt, shop.retry, shop.rng, retry_after=retry_after)
+        pause = delay(attempt, error, shop.retry, shop.rng)
         in_time = self._deadline is None or anyio.current_time() + pause <= self._deadline
         if not in_time or not (cost := shop.budget.take(error)):
             return None
@@ -228,13 +230,14 @@ class Submit:
     async def _exchange(
         self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
     ) -> str:
-        body = await asyncio.get_running_loop().run_in_executor(shop.encoders, shop.body, parameters, images)
+        make = functools.partial(shop.body, parameters, images, locked=True)
+        body = await asyncio.get_running_loop().run_in_executor(shop.encoders, make)
         try:
             async with shop.upload_slots:
-                answer = await shop.send(body, before_tail=lambda: self._commit(shop))
-        except Exception as error:
+                answer = await shop.send(body, before_tail=lambda: self._commit(shop, body))
+        except Exception as error:  # noqa: BLE001 - a transport may be somebody's own
             if not self.committed:
-                raise
+                raise _own(error) from None
             stage = getattr(error, "stage", None) or "answer"
             reason = str(error) if isinstance(error, PicpikError) else type(error).__name__
             raise self._unknown(reason, stage=stage) from None
@@ -251,10 +254,12 @@ class Submit:
         if self.committed:
             reason = f"no answer within the timeout of {seconds:g} s; it is still awaited, see session.tasks"
             return self._unknown(reason, stage="headers")
+        if (other := self._line.awaited) is not None:
+            return other.still_under_way(seconds)
         msg = f"not submitted within the timeout of {seconds:g} s, nothing was paid; allow more time"
         return RequestTimeoutError(msg, stage="send", request_uuid=self.request_uuid)
 
-    async def _commit(self, shop: Workshop) -> None:
+    async def _commit(self, shop: Workshop, body: Body) -> None:
         """Runs when all but the tail has left; the mark is set before the tail goes, never after."""
         if self._aborted:
             raise self._aborted_error()
@@ -267,6 +272,7 @@ class Submit:
             raise self._aborted_error()
         self._probe = shop.breaker.commit()
         self.committed = True
+        body.locked = False
 
     def _aborted_error(self) -> TransportError:
         msg = "aborted before the request was complete; nothing was paid"
@@ -321,3 +327,11 @@ class Submit:
         return SubmitOutcomeUnknownError(
             msg, stage=stage, reason=reason, key=self._line.key, request_uuid=self.request_uuid, task_uid=task_uid
         )
+
+
+def _own(error: Exception) -> PicpikError:
+    """An error of ours in the place of one that somebody's own transport raises."""
+    if isinstance(error, PicpikError):
+        return error
+    msg = f"send: the transport raised {type(error).__name__} before the request was complete; nothing was paid"
+    return TransportError(msg, stage="send", retries=0)

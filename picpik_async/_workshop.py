@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from picpik_async._body import Body, lay_out
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Workshop"]
 
 T = TypeVar("T")
+_STEP: Final = 1024 * 1024  # bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -72,10 +75,11 @@ class Workshop:
         msg = "send: the exchange was cancelled from within"
         raise TransportError(msg, stage="send")
 
-    def body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage]) -> Body:
-        """A new body for one attempt to send *parameters*."""
+    def body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], *, locked: bool = False) -> Body:
+        """A new body for one attempt to send *parameters*; a *locked* one keeps its tail until it is unlocked."""
         layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
-        return Body(layout, self.credentials.private_key, slice_size=self.limits.slice_size, executor=self.encoders)
+        key, step = self.credentials.private_key, self.limits.slice_size
+        return Body(layout, key, slice_size=step, executor=self.encoders, locked=locked)
 
     async def open_images(self, sources: dict[str, ImageSource]) -> dict[ImageSource, OpenImage]:
         """Open all images of a request concurrently, equal ones once.
@@ -93,34 +97,40 @@ class Workshop:
 
         return await _each(sources, open_image)
 
-    async def fingerprints(self, sources: dict[str, ImageSource]) -> dict[ImageSource, str]:
-        """What tells the images of a request from others: SHA-256 digests of what they hold.
+    async def fingerprints(
+        self, sources: dict[str, ImageSource], opened: Mapping[ImageSource, OpenImage]
+    ) -> dict[ImageSource, str]:
+        """What tells the images of a request from others: SHA-256 digests of what was handed over.
 
         Raises:
-            ImageError: one of them cannot be read; the first in order of the parameters.
+            ImageError: one of them cannot be read, or has changed since it was *opened*.
         """
 
-        async def fingerprint(field: str, source: ImageSource) -> str:
-            return await source.fingerprint(self.limiter, self.limits, contents=True, field=field)
+        async def fingerprint(_field: str, source: ImageSource) -> str:
+            return await anyio.to_thread.run_sync(_sha256_of, opened[source], limiter=self.limiter)
 
         return await _each(sources, fingerprint)
 
-    async def sizes(
-        self, sources: dict[str, ImageSource], opened: Mapping[ImageSource, OpenImage] | None = None
-    ) -> dict[ImageSource, str]:
-        """The sizes of the images of a request, as they were handed over; those *opened* need no second look.
+    async def sizes(self, sources: dict[str, ImageSource]) -> dict[ImageSource, str]:
+        """The lengths of the images of a request, as they were handed over; of files, nothing is read for it.
 
         Raises:
             ImageError: one of them cannot be read; the first in order of the parameters.
         """
 
         async def size(field: str, source: ImageSource) -> str:
-            image = None if opened is None else opened.get(source)
-            if image is not None and image.orientation == 1:  # a turned one is no longer what was handed over
-                return str(image.size)
-            return await source.fingerprint(self.limiter, self.limits, contents=False, field=field)
+            return str(await source.measure(self.limiter, self.limits, field=field))
 
-        return {source: await size(field, source) for field, source in sources.items()}
+        return await _each(sources, size)
+
+
+def _sha256_of(image: OpenImage) -> str:
+    digest = hashlib.sha256()
+    with attrs.evolve(image, blob=image.original).reader() as reader:
+        while data := reader.read(_STEP):
+            digest.update(data)
+        reader.verify()
+    return digest.hexdigest()
 
 
 async def _each(

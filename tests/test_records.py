@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from jobs import CREDENTIALS, job
+from jobs import CREDENTIALS, job, mask, picture
 
-from picpik_async import Dialect, PicpikSession, PollPolicy, RetryPolicy
+from picpik_async import Dialect, ModifyMaskedPixels, PicpikSession, PollPolicy, RetryPolicy
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._journal import Journal
 from picpik_async._records import note_failure, note_files, settled_uid
@@ -17,6 +17,7 @@ from picpik_async.errors import (
     ApiError,
     ConfigurationError,
     HttpStatusError,
+    ImageError,
     InvalidRequestError,
     PicpikError,
     SubmitOutcomeUnknownError,
@@ -172,7 +173,7 @@ async def test_may_be_paid_is_not_sent_again(tmp_path: Path, answer: Any, kind: 
         later = await submit(picpik)
 
     assert [kind] * 3 == [type(error) for error in (first, at_once, later)]
-    assert "resubmit('a-key', accept_double_charge=True)" in str(later)
+    assert "resubmit('a-key', request, accept_double_charge=True)" in str(later)
     assert first is not None
     assert later is not None
     assert first.request_uuid == later.request_uuid
@@ -381,7 +382,7 @@ async def test_resubmit_that_is_not_taken(tmp_path: Path, was: str, answer: Any)
         before = await entry_of(picpik)
     options: dict[str, Any] = {
         "dialect": Dialect(no_credit_ret_codes={10}),
-        "retry": RetryPolicy(submit_attempts=attempts, base_delay=0),
+        "retry": RetryPolicy(submit_attempts=attempts, base_delay=0, throttle_delay=0),
     }
     async with session(Early(lambda _request: answer), path, **options) as picpik:
         with pytest.raises(PicpikError):
@@ -395,7 +396,7 @@ async def test_resubmit_that_is_not_taken(tmp_path: Path, was: str, answer: Any)
 
 @pytest.mark.parametrize("code", [7, 10])
 async def test_resubmit_of_what_was_refused(tmp_path: Path, code: int) -> None:
-    """A refusal takes the place of a refusal: the last one decides whether the job may be sent."""
+    """A certain refusal of the second submit says nothing of the first, which may be charged."""
     service = Service({"RetCode": 7}, {"RetCode": code})
     async with session(service, tmp_path / "jobs.sqlite", dialect=Dialect(no_credit_ret_codes={10})) as picpik:
         await submit(picpik)
@@ -403,7 +404,7 @@ async def test_resubmit_of_what_was_refused(tmp_path: Path, code: int) -> None:
             await picpik.resubmit(KEY, job(), accept_double_charge=True)
         entry = await entry_of(picpik)
 
-    assert (JobState.REJECTED, code) == (entry.state, entry.ret_code)
+    assert (JobState.REJECTED, 7) == (entry.state, entry.ret_code)
 
 
 @pytest.mark.parametrize(
@@ -419,3 +420,69 @@ async def test_resubmit_of_what_was_never_sent(tmp_path: Path, answer: Any, stat
             await picpik.resubmit(KEY, job(), accept_double_charge=True)
 
         assert state is (await entry_of(picpik)).state
+
+
+async def test_resubmit_of_a_job_without_a_key_of_its_own(tmp_path: Path) -> None:
+    """A job that goes by its contents can be paid again, too, by the key that `recover` tells, in any session."""
+    service, path = Service(LOST), tmp_path / "jobs.sqlite"
+    async with session(service, path) as picpik:
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await picpik.submit(job())
+    async with session(service, path) as picpik:
+        (entry,) = await picpik.recover()
+        assert caught.value.key == entry.key
+        task = await picpik.resubmit(entry.key, job(), accept_double_charge=True)
+        again = await picpik.submit(job(), key=entry.key)
+
+    assert (2, task.uid) == (service.submits, again.uid)
+
+
+async def test_paid_tasks_are_not_forgotten(tmp_path: Path) -> None:
+    """After a second payment the journal still names the first task."""
+    service = Service()
+    async with session(service, tmp_path / "jobs.sqlite") as picpik:
+        first = await picpik.submit(job(), key=KEY)
+        second = await picpik.resubmit(KEY, job(), accept_double_charge=True)
+        entry = await entry_of(picpik)
+
+    assert ((first.uid,), second.uid) == (entry.earlier_task_uids, entry.task_uid)
+
+
+async def test_a_picture_that_changes_on_the_way(tmp_path: Path) -> None:
+    """What is sent is what the key was made of, or nothing is sent."""
+    service, file = Service(), anyio.Path(tmp_path / "room.png")
+    await file.write_bytes(picture())
+    request = ModifyMaskedPixels.inpaint(file, mask())
+    async with session(service, tmp_path / "jobs.sqlite") as picpik:
+        shop = (await picpik._open())._workshop
+        sources = request.images()
+        opened = await shop.open_images(sources)
+        before = await shop.fingerprints(sources, opened)
+        await file.write_bytes(picture(65))
+        with pytest.raises(ImageError, match="changed"):
+            await shop.fingerprints(sources, opened)
+
+    assert 0 == service.submits
+    assert 2 == len(before)
+
+
+async def test_another_submit_of_the_job_takes_too_long(tmp_path: Path) -> None:
+    """Who waits for another submit of the same job is not told that nothing was paid once that one may be taken."""
+    arrived, gate = anyio.Event(), anyio.Event()
+
+    async def late(_request: dict[str, Any]) -> dict[str, Any]:
+        arrived.set()
+        await gate.wait()
+        return {"RetCode": 0, "TaskUID": "late"}
+
+    transport = FakeTransport(late)
+    async with PicpikSession(CREDENTIALS, transport=transport, journal=tmp_path / "jobs.sqlite") as picpik:
+        async with anyio.create_task_group() as group:
+            group.start_soon(picpik.submit, job())
+            await arrived.wait()
+            with pytest.raises(SubmitOutcomeUnknownError, match="another submit of this job") as caught:
+                await picpik.run(job(), timeout=0.1)
+            gate.set()
+
+        assert transport.requests[0]["request_uuid"] == caught.value.request_uuid
+        assert 1 == len(transport.requests)

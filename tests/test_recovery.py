@@ -393,3 +393,38 @@ async def test_service_that_does_not_answer(tmp_path: Path) -> None:
             await picpik.reconcile(adopt=True)
 
         assert 1 == len(picpik.unknown_submits)
+
+
+@pytest.mark.anyio
+async def test_adoption_of_what_has_changed(tmp_path: Path) -> None:
+    """A proposal is for the submit it was made for: after another one it is not adopted."""
+    service = Service()
+    async with session(service, tmp_path / "jobs.sqlite") as picpik:
+        await lose(picpik, service)
+        (old,) = await picpik.reconcile()
+        service.reply = Answer(502, b"")
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await picpik.resubmit("a-key", job(), accept_double_charge=True)
+        service.reply = None
+        with pytest.raises(InvalidRequestError, match="in state commit"):
+            await picpik._adopt("a-key", old.candidates[0].task_uid, expected=old.entry)
+
+        assert [JobState.COMMIT] == [entry.state for entry in await picpik.recover()]
+
+
+@pytest.mark.anyio
+async def test_certain_refusals_adopt_nothing(tmp_path: Path) -> None:
+    """What was refused with a status was not charged, and is not listed; what was refused with a RetCode may be."""
+    service = Service()
+    async with session(service, tmp_path / "jobs.sqlite") as picpik:
+        service.reply = Answer(400, b"")
+        with pytest.raises(PicpikError):
+            await picpik.submit(job(), key="refused")
+        service.reply = Answer(200, b'{"RetCode": 7}')
+        with pytest.raises(PicpikError):
+            await picpik.submit(job().with_seed(2), key="doubtful")
+
+        assert ["doubtful"] == [entry.key for entry in await picpik.recover()]
+        with pytest.raises(InvalidRequestError, match="in state rejected"):
+            await picpik.adopt("refused", "a-task")
+        await picpik.adopt("doubtful", "a-task")

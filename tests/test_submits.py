@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import orjson
 import pytest
 from fault_server import Exchange, FaultServer, accepted, after_reading, answering, raw_answer
 from jobs import CREDENTIALS, QUICK, UUID, job, mask, picture, session
@@ -601,3 +602,58 @@ async def test_upright_unless_the_service_turns() -> None:
                 await picpik.submit(request)
 
             assert server.complete[0].document["ImageAndMaskList"][0].startswith(start)
+
+
+class Hasty(FakeTransport):
+    """A transport that sends the tail without asking, or whatever the answer."""
+
+    def __init__(self, *, asks: bool) -> None:
+        super().__init__(lambda _request: {"RetCode": 0, "TaskUID": "paid"})
+        self.asks = asks
+
+    async def send(self, body: Any, *, before_tail: Any = None) -> Answer:
+        """Send all of it."""
+        data = b"".join([piece async for piece in body.head()])
+        if self.asks and before_tail is not None:
+            with contextlib.suppress(PicpikError):
+                await before_tail()
+        self.requests.append(orjson.loads(data + body.tail()))
+        return Answer(200, b'{"RetCode": 0, "TaskUID": "paid"}')
+
+
+async def test_a_transport_that_does_not_ask_gets_no_tail() -> None:
+    """Whoever does not await `before_tail` cannot make the service take what the session calls not taken."""
+    transport = Hasty(asks=False)
+    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+        with pytest.raises(ConfigurationError, match="before_tail"):
+            await picpik.submit(job())
+
+    assert [] == transport.requests
+
+
+async def test_a_transport_that_does_not_listen_gets_no_tail(tmp_path: Path) -> None:
+    """Nor can one that goes on although the journal could not be written."""
+    transport = Hasty(asks=True)
+    async with PicpikSession(CREDENTIALS, transport=transport, journal=tmp_path / "jobs.sqlite") as picpik:
+        for name in ("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm"):
+            await anyio.Path(tmp_path / name).unlink()
+        with pytest.raises(ConfigurationError, match="let through what it raises"):
+            await picpik.submit(job())
+
+    assert [] == transport.requests
+
+
+async def test_foreign_errors_before_the_tail() -> None:
+    """What somebody's own transport raises becomes an error of ours, which quotes nothing."""
+
+    class Broken(FakeTransport):
+        async def send(self, body: Any, *, before_tail: Any = None) -> Answer:
+            del body, before_tail
+            raise RuntimeError(CANARY)
+
+    async with PicpikSession(CREDENTIALS, transport=Broken(lambda _request: {})) as picpik:
+        with pytest.raises(TransportError, match="RuntimeError") as caught:
+            await picpik.submit(job())
+
+    assert CANARY not in str(caught.value)
+    assert not caught.value.retryable
