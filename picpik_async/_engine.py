@@ -264,7 +264,7 @@ class Engine:
             try:
                 answer = await self.ask_once(query)
             except PicpikError as error:
-                pause = delay(attempt, policy, self._workshop.rng, retry_after=getattr(error, "retry_after", None))
+                pause = delay(attempt, error, policy, self._workshop.rng)
                 attempt += 1
                 is_last = attempt >= policy.attempts or anyio.current_time() + pause > deadline
                 if is_last or not may_repeat_read(error, codes, max_retry_after=policy.max_retry_after):

@@ -153,10 +153,19 @@ def may_have_worked(error: PicpikError) -> bool:
     return isinstance(error, MalformedAnswerError)
 
 
-def delay(attempt: int, policy: RetryPolicy, rng: random.Random, *, retry_after: float | None = None) -> float:
-    """Seconds to wait after failed *attempt* number 0, 1, …: full jitter, or what the server asks for if that is longer."""
-    ceiling = min(policy.max_delay, policy.base_delay * 2.0 ** min(attempt, 60))
-    jittered = rng.uniform(0, ceiling)
+def delay(attempt: int, error: PicpikError, policy: RetryPolicy, rng: random.Random) -> float:
+    """Seconds to wait after *error*: full jitter, or what the server asks for if that is longer.
+
+    Args:
+        attempt: how many attempts have failed before this one.
+        error: one that may be repeated.
+        policy: bounds.
+        rng: source of jitter.
+    """
+    is_busy = isinstance(error, ApiError) or (isinstance(error, HttpStatusError) and error.status in _TURNED_AWAY)
+    base = policy.throttle_delay if is_busy else policy.base_delay
+    jittered = rng.uniform(0, min(policy.max_delay, base * 2.0 ** min(attempt, 60)))
+    retry_after = error.retry_after if isinstance(error, HttpStatusError) else None
     if retry_after is None or retry_after > policy.max_retry_after:
         return jittered
     return max(jittered, retry_after)

@@ -41,7 +41,7 @@ def state(function: State) -> State:
 def session(kind: str, name: str = "", **options: Any) -> PicpikSession:
     """A session with a service of that kind, and with a journal if it has a name."""
     journal = {"journal": FOLDER / f"{name}.sqlite"} if name else {}
-    defaults = {"poll": PollPolicy(tick=0.01), "retry": RetryPolicy(attempts=2, base_delay=0)}
+    defaults = {"poll": PollPolicy(tick=0.01), "retry": RetryPolicy(attempts=2, base_delay=0, throttle_delay=0)}
     arguments: dict[str, Any] = defaults | journal | options
     return PicpikSession(CREDENTIALS, endpoint=URLS[kind], **arguments)
 

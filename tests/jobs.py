@@ -47,6 +47,6 @@ def session(url: str, **options: Any) -> PicpikSession:
     defaults: dict[str, Any] = {
         "limits": Limits(request_timeout=10),
         "poll": PollPolicy(tick=0.02, timeout=10),
-        "retry": RetryPolicy(attempts=3, base_delay=0, submit_attempts=1),
+        "retry": RetryPolicy(attempts=3, base_delay=0, throttle_delay=0, submit_attempts=1),
     }
     return PicpikSession(CREDENTIALS, endpoint=url, **(defaults | options))

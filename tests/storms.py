@@ -134,7 +134,7 @@ class Storm:
             if large
             else Limits(stall_timeout=0.3, request_timeout=0.3, slice_size=9000)
         )
-        options = {"limits": limits, "retry": RetryPolicy(base_delay=0), "journal": journal}
+        options = {"limits": limits, "retry": RetryPolicy(base_delay=0, throttle_delay=0), "journal": journal}
         async with session(url, ssl=self.tls, **options) as picpik, asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(self._submit(picpik, name, rng, report))

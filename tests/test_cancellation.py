@@ -123,7 +123,7 @@ class Trials:
     async def _part(self, url: str, names: list[str], rng: random.Random) -> None:
         journal = self.folder / f"{names[0]}.journal"
         while names:
-            picpik = session(url, retry=RetryPolicy(base_delay=0), journal=journal)
+            picpik = session(url, retry=RetryPolicy(base_delay=0, throttle_delay=0), journal=journal)
             closed = asyncio.Event()
             async with picpik, asyncio.TaskGroup() as group:
                 for _ in range(12):

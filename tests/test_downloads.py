@@ -64,7 +64,7 @@ async def opened(
     *, attempts: int = 3, endpoint: Endpoint = LOCAL, options: dict[str, Any] | None = None, **limits: Any
 ) -> AsyncIterator[Downloads]:
     """A client for results."""
-    retry = RetryPolicy(attempts=attempts, base_delay=0)
+    retry = RetryPolicy(attempts=attempts, base_delay=0, throttle_delay=0)
     bounds = Limits(**{"request_timeout": 10} | limits)
     async with Downloads(endpoint, bounds, retry, CapacityLimiter(2), **options or {}) as downloads:
         yield downloads
@@ -587,7 +587,7 @@ def peak():  # in MiB; that of getrusage would count what this process was forke
 
 async def main(url, count, at_once, **limits):
     limits = Limits(max_image_bytes=60 * 1024**2, **limits)
-    async with Downloads(Endpoint(url), limits, RetryPolicy(base_delay=0), anyio.CapacityLimiter(4)) as downloads:
+    async with Downloads(Endpoint(url), limits, RetryPolicy(base_delay=0, throttle_delay=0), anyio.CapacityLimiter(4)) as downloads:
         async def fetch(index):
             try:
                 await downloads.fetch(Secret(f"{url}/{index}"), task_uid="a", expires=0)

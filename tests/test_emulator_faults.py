@@ -56,7 +56,7 @@ async def serving(
     """An emulator with faults, and a session that does not wait long for anything."""
     async with Emulator(**{"run_time": 0, "faults": faults, **options}) as emulator:
         poll = PollPolicy(tick=0.02, max_backoff=0.1, request_timeout=0.3, unknown_task_grace=0.2)
-        retry = RetryPolicy(attempts=2, base_delay=0)
+        retry = RetryPolicy(attempts=2, base_delay=0, throttle_delay=0)
         async with emulator.session(limits=limits, poll=poll, retry=retry) as picpik:
             with anyio.fail_after(30):
                 yield emulator, picpik

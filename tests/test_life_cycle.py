@@ -264,7 +264,7 @@ class LifeCycle(RuleBasedStateMachine):
             endpoint=self.server.url,
             transport=self.wire,
             journal=self.path,
-            retry=RetryPolicy(base_delay=0, submit_pause=30),
+            retry=RetryPolicy(base_delay=0, throttle_delay=0, submit_pause=30),
             poll=PollPolicy(tick=0.001, timeout=1000, max_requests_per_second=1000),
             dialect=Dialect(rejected_ret_codes={CERTAIN}),
         )

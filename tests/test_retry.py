@@ -171,33 +171,42 @@ def test_a_refused_submit_is_not_a_server_error() -> None:
     assert {425, 429} == REFUSED_STATUSES & TRANSIENT_STATUSES
 
 
+LOST = TransportError(stage="headers")
+BUSY = [HttpStatusError(status=425), HttpStatusError(status=429), HttpStatusError(status=503), ApiError(ret_code=7)]
+
+
 @given(st.integers(0, 10_000), st.integers(0, 2**32))
 def test_the_delay_is_random_below_a_growing_ceiling(attempt: int, seed: int) -> None:
     """Full jitter: anything from 0 to a ceiling that doubles up to its maximum."""
     policy = RetryPolicy(base_delay=0.2, max_delay=20)
 
-    waiting = delay(attempt, policy, random.Random(seed))
+    waiting = delay(attempt, LOST, policy, random.Random(seed))
 
     assert 0 <= waiting <= min(20, 0.2 * 2 ** min(attempt, 10))
 
 
-def test_delays_reach_their_ceiling() -> None:
-    """The jitter uses the whole range."""
-    policy = RetryPolicy(base_delay=1, max_delay=20)
+@pytest.mark.parametrize(
+    ("error", "base"), [(LOST, 0.5), (HttpStatusError(status=500, retry_after=0), 0.5), *[(error, 1) for error in BUSY]]
+)
+def test_delays_reach_their_ceiling(error: PicpikError, base: float) -> None:
+    """The jitter uses the whole range, which is another one for who is too busy."""
+    policy = RetryPolicy(base_delay=0.5, throttle_delay=1, max_delay=20)
     rng = random.Random(1)
 
-    for attempt, ceiling in enumerate([1, 2, 4, 8, 16, 20, 20]):
-        waits = [delay(attempt, policy, rng) for _ in range(1000)]
-        assert max(waits) > 0.98 * ceiling
+    for attempt in range(8):
+        ceiling = min(20, base * 2**attempt)
+        waits = [delay(attempt, error, policy, rng) for _ in range(1000)]
+        assert ceiling >= max(waits) > 0.98 * ceiling
         assert min(waits) < 0.02 * ceiling
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [(30, 30, 30), (60, 60, 60), (61, 0, 1), (0, 0, 1), (0.5, 0.5, 1)])
 def test_the_server_may_ask_for_more_time(asked: float, least: float, most: float) -> None:
     """Its wish is honoured up to a maximum; beyond that, and below our own delay, ours holds."""
-    policy = RetryPolicy(base_delay=1, max_delay=1, max_retry_after=60)
+    policy = RetryPolicy(throttle_delay=1, max_delay=1, max_retry_after=60)
+    error = HttpStatusError(status=429, retry_after=asked)
 
-    assert least <= delay(0, policy, random.Random(1), retry_after=asked) <= most
+    assert least <= delay(0, error, policy, random.Random(1)) <= most
 
 
 @pytest.fixture

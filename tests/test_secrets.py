@@ -87,7 +87,7 @@ def session(url: str, *, seconds: float = 10, **options: Any) -> PicpikSession:
     defaults: dict[str, Any] = {
         "limits": Limits(connect_timeout=seconds, stall_timeout=seconds, request_timeout=seconds, slice_size=1200),
         "poll": PollPolicy(tick=0.01, timeout=seconds, request_timeout=seconds),
-        "retry": RetryPolicy(attempts=2, base_delay=0, submit_attempts=2),
+        "retry": RetryPolicy(attempts=2, base_delay=0, throttle_delay=0, submit_attempts=2),
     }
     return PicpikSession(KEYS, endpoint=url, **(defaults | options))
 

@@ -848,7 +848,7 @@ async def test_terminated_by_a_try_whose_answer_was_lost() -> None:
             return answers.pop(0)
         return {"RetCode": 0, "TaskDetailList": [{"TaskUID": "a", "Status": "Stopped"}]}
 
-    retry = RetryPolicy(attempts=3, base_delay=0)
+    retry = RetryPolicy(attempts=3, base_delay=0, throttle_delay=0)
     async with PicpikSession(
         CREDENTIALS, transport=FakeTransport(respond), retry=retry, poll=PollPolicy(tick=0.02)
     ) as picpik:
@@ -865,7 +865,7 @@ async def test_terminated_by_a_try_whose_answer_was_lost() -> None:
 async def test_terminate_that_never_arrived(first: Any) -> None:
     """A refusal stands if no earlier try can have reached the service."""
     answers: list[Any] = [first, {"RetCode": 171, "Message": "bad signature"}]
-    retry = RetryPolicy(attempts=3, base_delay=0)
+    retry = RetryPolicy(attempts=3, base_delay=0, throttle_delay=0)
     async with PicpikSession(
         CREDENTIALS, transport=FakeTransport(lambda _request: answers.pop(0)), retry=retry
     ) as picpik:

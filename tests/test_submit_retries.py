@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 TAKEN: dict[str, Any] = {"RetCode": 0, "TaskUID": "a-task"}
 RESET = TransportError("reset", stage="send")
 BUSY = Answer(429, b"")
-AT_ONCE = RetryPolicy(base_delay=0)
+AT_ONCE = RetryPolicy(base_delay=0, throttle_delay=0)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ async def test_no_attempt_after_the_deadline() -> None:
 async def test_empty_budget() -> None:
     """When the session has no retries left, a submit fails at once."""
     transport = Attempts(*[RESET] * 100)
-    retry = RetryPolicy(base_delay=0, submit_attempts=100)
+    retry = RetryPolicy(base_delay=0, throttle_delay=0, submit_attempts=100)
     await failure(transport, retry=retry)
 
     assert 36 == transport.attempts
@@ -202,7 +202,7 @@ async def test_retries_are_paid_back() -> None:
     """A retry that leads to a task costs nothing in the end."""
     ends = [RESET, BUSY, TAKEN] * 40
     transport = Attempts(*ends, *[RESET] * 100)
-    retry = RetryPolicy(base_delay=0, submit_attempts=100)
+    retry = RetryPolicy(base_delay=0, throttle_delay=0, submit_attempts=100)
     async with PicpikSession(CREDENTIALS, transport=transport, retry=retry) as picpik:
         for _ in range(40):
             await picpik.submit(job())
