@@ -5,20 +5,17 @@ The pictures are small, so that the share of the journal is as large as it gets.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import _pictures
 from benchmarks._machine import describe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from benchmarks._serving import serving
 
 __all__ = ["run"]
 
@@ -27,7 +24,10 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print a table, and return the figures."""
     runs, number, side = (1, 40, 64) if quick else (5, 3000, 180)
     figures: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
-    with tempfile.TemporaryDirectory(prefix="picpik-benchmark-") as name, _service() as endpoint:
+    with (
+        tempfile.TemporaryDirectory(prefix="picpik-benchmark-") as name,
+        serving("benchmarks._slow_service") as endpoint,
+    ):
         folder = Path(name)
         _pictures.make(folder, count=1, width=side, height=side)
         size = _pictures.find_pictures(folder)[0].stat().st_size
@@ -47,14 +47,3 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     ratio = median(one["rate"] for one in figures["with"]) / median(one["rate"] for one in figures["without"])
     print(f"with : without = {ratio:.2f}")
     return {"machine": machine, "runs": figures, "ratio": ratio}
-
-
-@contextlib.contextmanager
-def _service() -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks._slow_service"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        try:
-            yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-        finally:
-            process.communicate()

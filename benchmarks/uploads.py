@@ -8,24 +8,21 @@ one request, and its signature and picture are checked.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
 from benchmarks import _pictures
 from benchmarks._client import Figures
 from benchmarks._machine import describe
+from benchmarks._serving import serving
 from benchmarks._signature import signature
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["run"]
 
@@ -92,21 +89,10 @@ def _run_once(way: str, folder: Path, pictures: int, rounds: int) -> Figures:
     for path in _pictures.find_pictures(folder):
         path.read_bytes()  # so that no run waits for the disk
     kept = folder / "kept.json"
-    with _sink(kept, keep=pictures * rounds // 2) as endpoint:
+    with serving("benchmarks._sink", str(kept), str(pictures * rounds // 2)) as endpoint:
         printed = _python("benchmarks._client", way, endpoint, str(folder), str(rounds))
     _check(kept.read_bytes(), folder)
     return Figures(**json.loads(printed))
-
-
-@contextlib.contextmanager
-def _sink(kept: Path, *, keep: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks._sink", str(kept), str(keep)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        try:
-            yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-        finally:
-            process.communicate()
 
 
 def _python(*arguments: str) -> str:
