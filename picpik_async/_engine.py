@@ -72,6 +72,7 @@ class Engine:
         self._journal = records.journal
         self.budget = workshop.budget
         self._submits: set[Submit] = set()
+        self._shared: set[str] = set()  # tasks that a submit was given, and has not paid for
         self._last_acts: set[Errand[None]] = set()
         self._guests: set[anyio.CancelScope] = set()
         self._drained = asyncio.Event()
@@ -143,9 +144,14 @@ class Engine:
         for submit in self._submits:
             submit.abort()
         with anyio.move_on_after(_DRAIN_SECONDS):
-            while self._submits or self._last_acts:
-                self._drained.clear()
-                await self._drained.wait()
+            await self._finish()
+            await asyncio.sleep(0)  # who was cancelled in the same breath has not come to its last act yet
+            await self._finish()
+
+    async def _finish(self) -> None:
+        while self._submits or self._last_acts:
+            self._drained.clear()
+            await self._drained.wait()
 
     async def submit(self, submit: Submit) -> str:
         """Run *submit*; cancelling the caller aborts it before its commit point, and only detaches after it."""
@@ -159,7 +165,10 @@ class Engine:
 
     async def _submit(self, submit: Submit) -> str:
         try:
-            return await submit.run(self._workshop, self._knows)
+            uid = await submit.run(self._workshop, self._knows)
+            if not submit.committed:
+                self._shared.add(uid)
+            return uid
         finally:
             self._submits.discard(submit)
             self._drained.set()
@@ -177,10 +186,10 @@ class Engine:
     async def call_off(self, submit: Submit) -> None:
         """Terminate the task of *submit*, as soon as its uid is known; waits for that, but not for long.
 
-        The work is the owner's, so that a second cancellation of the caller does not stop it.
+        The work is the owner's, so that a second cancellation of the caller does not stop it. A task that others have
+        asked for, or that *submit* has not paid for, goes on.
         """
-        errand = Errand(lambda: self._call_off(submit))
-        self._last_acts.add(errand)
+        errand = Errand(lambda: self._call_off(submit), cut_off=lambda: self._too_late(submit))
 
         async def run() -> None:
             try:
@@ -189,20 +198,39 @@ class Engine:
                 self._last_acts.discard(errand)
                 self._drained.set()
 
-        self._group.start_soon(run)
+        try:
+            self._group.start_soon(run)
+        except RuntimeError:  # the task group is over
+            self._too_late(submit)
+            return
+        self._last_acts.add(errand)
         with anyio.move_on_after(_LAST_ACT_SECONDS, shield=True), contextlib.suppress(PicpikError):
             await errand.outcome()
 
     async def _call_off(self, submit: Submit) -> None:
         await submit.ended.wait()
-        if submit.uid is None:
+        if submit.uid is None or not self._is_own(submit, submit.uid):
             return
         try:
             with anyio.fail_after(_LAST_ACT_SECONDS):
                 await self.terminate(submit.uid)
         except (PicpikError, TimeoutError) as error:
-            ids = {"task_uid": submit.uid, "request_uuid": submit.request_uuid}
-            _logger.warning("task %s could not be terminated: %s", submit.uid, type(error).__name__, extra=ids)
+            self._complain(submit, type(error).__name__)
+
+    def _too_late(self, submit: Submit) -> PicpikError:
+        if submit.uid is not None and self._is_own(submit, submit.uid):
+            self._complain(submit, "the session ended")
+        return closed_error()
+
+    def _complain(self, submit: Submit, reason: str) -> None:
+        ids = {"task_uid": submit.uid, "request_uuid": submit.request_uuid}
+        _logger.warning("task %s could not be terminated: %s", submit.uid, reason, extra=ids)
+
+    def _is_own(self, submit: Submit, uid: str) -> bool:
+        """Whether nobody but *submit*, which has paid for it, has asked for the task in this session."""
+        if uid in self._shared or self.poller.watches(uid):
+            return False
+        return not any(other.shares_job_with(submit) for other in self._submits if other is not submit)
 
     async def terminate(self, task_uid: str) -> None:
         """Stop a remote task; see `Task.terminate`."""
@@ -265,10 +293,11 @@ class Engine:
                 answer = await self.ask_once(query)
             except PicpikError as error:
                 pause = delay(attempt, error, policy, self._workshop.rng)
-                attempt += 1
-                is_last = attempt >= policy.attempts or anyio.current_time() + pause > deadline
-                if is_last or not may_repeat_read(error, codes, max_retry_after=policy.max_retry_after):
+                is_last = attempt + 1 >= policy.attempts or anyio.current_time() + pause > deadline
+                wish = policy.max_retry_after
+                if is_last or not may_repeat_read(error, codes, attempt=attempt, max_retry_after=wish):
                     raise
+                attempt += 1
                 if not (cost := self.budget.take(error)):
                     raise
                 taken += cost

@@ -75,6 +75,10 @@ class Poller:
         """Number of tasks being asked about."""
         return self._schedule.watched
 
+    def watches(self, task_uid: str) -> bool:
+        """Whether anybody waits for that task."""
+        return self._schedule.watches(task_uid)
+
     async def run(self) -> None:
         """Poll until cancelled; then wake every waiter with `ConfigurationError`."""
         self._schedule.start(anyio.current_time())

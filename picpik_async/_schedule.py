@@ -108,6 +108,11 @@ class Schedule:
         """Lay the grid of ticks, at a random phase so that many processes do not march in step."""
         self._anchor = (0, now + self._rng.random() * self._policy.tick)
 
+    def watches(self, uid: str) -> bool:
+        """Whether anybody waits for that task."""
+        task = self._tasks.get(uid)
+        return task is not None and task.waiters > 0
+
     def add(self, uid: str, now: float) -> Watched:
         """Count one more waiter for *uid*; a task not watched so far is due at the next tick."""
         task = self._tasks.get(uid)

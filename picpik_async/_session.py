@@ -101,7 +101,8 @@ class PicpikSession(Lifecycle):
             timeout: seconds for all of it; None waits for ever, left out it is `PollPolicy.timeout`.
             request_uuid: see `submit`.
             on_cancel: what becomes of the remote task if the caller is cancelled: it goes on, and `tasks` has it; or it
-                is terminated as soon as its uid is known, which takes up to 4 seconds. A *timeout* is no cancellation.
+                is terminated as soon as its uid is known, which takes up to 4 seconds. A *timeout* is no cancellation. Only
+                what this very call has paid for is terminated, unless others of this session have asked for it, too.
 
         Raises:
             RequestTimeoutError: time was up before the service had the whole request; nothing was paid.

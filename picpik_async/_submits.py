@@ -99,6 +99,11 @@ class Submit:
         """The job in the journal, if there is one."""
         return self._line.entry
 
+    def shares_job_with(self, other: Submit) -> bool:
+        """Whether the two have one line in the journal, as far as that is known yet."""
+        mine, others = self._line, other._line
+        return mine.awaited is others or (mine.key is not None and mine.key == others.key)
+
     def abort(self) -> None:
         """Stop, unless it is too late: what may be paid for is followed to its answer."""
         self._aborted = True  # also if it is too late: what is turned away unpaid is not tried again

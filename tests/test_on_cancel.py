@@ -174,6 +174,31 @@ async def test_second_cancellation() -> None:
     assert [f"task-{UUID}"] == service.terminated
 
 
+async def test_cancelled_scope() -> None:
+    """A cancel scope, which cancels whoever waits in it again and again, waits for the end of the task, too."""
+    service = Service()
+    service.answer.set()
+    service.terminate = anyio.Event()
+    async with session(service) as picpik:
+
+        async def leave() -> None:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                await picpik.run(job(), request_uuid=UUID, on_cancel="terminate")
+
+        scopes: list[anyio.CancelScope] = []
+        leaving = asyncio.create_task(leave())
+        await until(service, "ListTasksDetails")
+        scopes[0].cancel()
+        await until(service, "TerminateTask")
+        await anyio.wait_all_tasks_blocked()
+        assert not leaving.done()
+        service.terminate.set()
+        await leaving
+
+        assert [f"task-{UUID}"] == service.terminated
+
+
 @pytest.mark.parametrize("silent", ["answer", "terminate"])
 async def test_bounded(silent: str) -> None:
     """A service that does not answer keeps the caller no longer than 4 seconds."""
@@ -297,6 +322,64 @@ async def test_noted_in_the_journal(tmp_path: Path) -> None:
     assert 1 == service.actions.count("ModifyMaskedPixels")
 
 
+@pytest.mark.parametrize("moment", ["at once", "while both wait"])
+async def test_another_run_of_the_same_job(tmp_path: Path, moment: str) -> None:
+    """One of two equal jobs is cancelled: the task they share goes on, and the other gets its pictures."""
+    service = Service()
+    async with session(service, journal=tmp_path / "jobs.sqlite") as picpik:
+        first, second = (asyncio.create_task(picpik.run(job(), on_cancel="terminate")) for _ in range(2))
+        await until(service, "ModifyMaskedPixels")
+        if moment == "while both wait":
+            service.answer.set()
+            await until(service, "ListTasksDetails")
+            while 2 > max(task.waiters for task in picpik._engine.poller._schedule._tasks.values()):  # type: ignore[union-attr]
+                await anyio.lowlevel.checkpoint()
+        else:
+            await anyio.wait_all_tasks_blocked()
+        first.cancel()
+        service.answer.set()
+        await cancelled(first)
+        service.word = "Finished"
+
+        assert (await second).detail.finished
+        assert [] == service.terminated
+    assert 1 == service.actions.count("ModifyMaskedPixels")
+
+
+@pytest.mark.parametrize("other", ["waits", "submitted"])
+async def test_task_that_somebody_else_has(tmp_path: Path, other: str) -> None:
+    """Whoever waits for the task by its uid, or got it for an equal job, keeps it."""
+    service = Service()
+    service.answer.set()
+    async with session(service, journal=tmp_path / "jobs.sqlite") as picpik:
+        running = asyncio.create_task(picpik.run(job(), on_cancel="terminate"))
+        await until(service, "ListTasksDetails")
+        task = picpik.tasks[0] if other == "waits" else await picpik.submit(job())
+        waiting = asyncio.create_task(task.wait() if other == "waits" else asyncio.sleep(0))
+        await anyio.wait_all_tasks_blocked()
+        running.cancel()
+        await cancelled(running)
+        service.word = "Finished"
+        await waiting
+
+    assert [] == service.terminated
+
+
+async def test_task_of_an_earlier_run(tmp_path: Path) -> None:
+    """What the journal knew before is not this call's to end."""
+    service, path = Service(), tmp_path / "jobs.sqlite"
+    service.answer.set()
+    async with session(service, journal=path) as picpik:
+        await picpik.submit(job())
+    async with session(service, journal=path) as picpik:
+        running = asyncio.create_task(picpik.run(job(), on_cancel="terminate"))
+        await until(service, "ListTasksDetails")
+        running.cancel()
+        await cancelled(running)
+
+    assert [] == service.terminated
+
+
 async def test_wrong_word() -> None:
     """There are two ways, and a third is refused before anything is sent."""
     service = Service()
@@ -305,6 +388,46 @@ async def test_wrong_word() -> None:
             await picpik.run(job(), on_cancel="kill")  # type: ignore[arg-type]
 
     assert [] == service.requests
+
+
+@pytest.mark.parametrize("way", ["close", "kill"])
+async def test_as_the_session_ends(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Shortly after the session has begun to end, the task is terminated, or the log says that it goes on."""
+    ends = []
+    for steps in range(10):
+        service = Service()
+        service.answer.set()
+        picpik = session(service)
+        running = run(picpik)
+        await until(service, "ListTasksDetails")
+        await anyio.wait_all_tasks_blocked()
+        closing = asyncio.create_task(picpik.aclose())
+        if way == "kill" and picpik._engine is not None:
+            picpik._engine.owner.cancel()
+        for _ in range(steps):
+            await anyio.lowlevel.checkpoint()
+        is_late = not running.cancel()
+        await asyncio.wait([running, closing])
+        told = [record for record in caplog.messages if "could not be terminated: the session ended" in record]
+        caplog.clear()
+
+        assert is_late or 1 == len(told) + len(service.terminated), steps
+        ends.append("late" if is_late else "told" if told else "terminated")
+    assert (["terminated"] * 2 if way == "close" else ["told"] * 2) == ends[:2]
+    assert {"told", "late"} <= set(ends)
+
+
+async def test_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """When nothing can be started any more, the log says so."""
+    service = Service()
+    service.answer.set()
+    async with session(service) as picpik:
+        engine, submit = await picpik._open(), picpik._new_submit(job(), request_uuid=UUID)
+        await engine.submit(submit)
+    await engine.call_off(submit)
+
+    assert f"task task-{UUID} could not be terminated: the session ended" in caplog.messages
+    assert [] == service.terminated
 
 
 @pytest.mark.parametrize("way", ["cancel", "close", "kill"])
