@@ -32,6 +32,7 @@ class Journal:
     Args:
         path: the file; a new one is made if there is none, readable by its owner alone.
         connect: opens an SQLite database, with the arguments of `sqlite3.connect`.
+        read_only: look only: another process may use the file, which must be there and is not changed.
 
     Raises:
         JournalError: on entering: the file cannot be used, or is in use.
@@ -43,9 +44,14 @@ class Journal:
     """How long leaving takes at most; what the disk has not taken by then is written before the interpreter ends."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+        self,
+        path: str | os.PathLike[str],
+        *,
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
+        read_only: bool = False,
     ) -> None:
         self._path = Path(path)
+        self._read_only = read_only
         self._connect = connect
         self._writer: Writer | None = None
         self._known: set[int] = set()  # hashes of keys: 100,000 take 7 MB
@@ -56,7 +62,7 @@ class Journal:
         return self._path
 
     async def __aenter__(self) -> Self:
-        open_file = functools.partial(JournalFile, self._path, self._connect)
+        open_file = functools.partial(JournalFile, self._path, self._connect, read_only=self._read_only)
         loop = asyncio.get_running_loop()
         writer = Writer(open_file, str(self._path), loop, share_seconds=self.share_seconds)
         try:

@@ -84,30 +84,34 @@ class JournalFile:
     Args:
         path: the file.
         connect: opens an SQLite database, with the arguments of `sqlite3.connect`.
+        read_only: look only: another process may use the file, and nothing is made or changed.
 
     Raises:
         JournalError: the file cannot be used.
     """
 
-    def __init__(self, path: Path, connect: Callable[..., sqlite3.Connection]) -> None:
+    def __init__(self, path: Path, connect: Callable[..., sqlite3.Connection], *, read_only: bool = False) -> None:
         with contextlib.ExitStack() as stack, _refused(path):
             path = _place(path)
-            stack.callback(Lock(path).release)
-            create_private(path)
-            self._connection = connect(str(path), isolation_level=None, timeout=_BUSY_SECONDS)
+            if not read_only:
+                stack.callback(Lock(path).release)
+                create_private(path)
+            address = _look_address(path) if read_only else str(path)
+            self._connection = connect(address, isolation_level=None, timeout=_BUSY_SECONDS, uri=read_only)
             stack.callback(self._connection.close)
-            self._check(path)
-            self._set_up(path)
+            self._check(path, may_be_new=not read_only)
+            if not read_only:
+                self._set_up(path)
             self._path, self._identity = path, _identity(path)
             self._release = stack.pop_all().close
 
-    def _check(self, path: Path) -> None:
+    def _check(self, path: Path, *, may_be_new: bool) -> None:
         application, version = self._pragma("application_id"), self._pragma("user_version")
         if application == APPLICATION_ID and version > VERSION:
             msg = f"journal {legible(path)} was written by a newer version of picpik_async; update picpik_async"
             raise JournalError(msg, path=str(path))
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application != APPLICATION_ID and (tables or application):
+        if application != APPLICATION_ID and (tables or application or not may_be_new):
             raise _foreign(path)
 
     def _set_up(self, path: Path) -> None:
@@ -210,12 +214,26 @@ def _refused(path: Path) -> Iterator[None]:
 
 def _place(path: Path) -> Path:
     """Where the file really is: a lock beside one of two names would keep nobody out."""
+    if "\0" in str(path) or str(path) == ":memory:":
+        msg = f"journal {legible(path)}: this is no name of a file; give the path of a file on a local disk"
+        raise JournalError(msg, path=str(path))
     path = path.resolve()
+    if path.exists() and not path.is_file():
+        msg = (
+            f"journal {legible(path)}: a folder, a device or the like is there; give the path of a file on a local disk"
+        )
+        raise JournalError(msg, path=str(path))
     if not path.parent.is_dir():
         msg = f"journal {legible(path)}: there is no folder {legible(path.parent)}; create it"
         raise JournalError(msg, path=str(path))
     refuse_network(path, os.fsdecode(Path("/proc/self/mountinfo").read_bytes()))
     return path
+
+
+def _look_address(path: Path) -> str:
+    """The file for eyes only; without a log beside it nobody has it open, and SQLite need not make one."""
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    return f"{path.as_uri()}?{mode}"
 
 
 def _identity(path: Path) -> tuple[int, int]:

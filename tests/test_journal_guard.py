@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from picpik_async import _journal_guard
+from picpik_async import JournalEntry, _journal_guard
 from picpik_async._journal import Journal
 from picpik_async._journal_file import APPLICATION_ID, VERSION
 from picpik_async._journal_guard import NETWORK_FILE_SYSTEMS, Lock, kind_of_file_system, refuse_network
@@ -135,8 +135,23 @@ async def test_two_names_are_one_file(tmp_path: Path) -> None:
 async def test_places(tmp_path: Path) -> None:
     """Where no journal can be, the message says so."""
     assert "there is no folder" in await refused(tmp_path / "none" / "journal.db")
-    assert "Is a directory" in await refused(tmp_path)
+    assert "a folder, a device or the like is there" in await refused(tmp_path)
     assert "cannot be opened" in await refused(Path("/proc/journal.db"))
+
+
+@pytest.mark.anyio
+async def test_no_files(tmp_path: Path) -> None:
+    """What is no regular file is refused before anything is made or changed, and so is what is no name."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o644)
+    mode = pipe.stat().st_mode
+
+    assert "a folder, a device or the like is there" in await refused(pipe)
+    assert {"pipe"} == set(modes(tmp_path))
+    assert mode == pipe.stat().st_mode
+    assert "no name of a file" in await refused(tmp_path / "a\0b")
+    assert "no name of a file" in await refused(Path(":memory:"))
+    assert "File name too long" in await refused(tmp_path / ("x" * 300))
 
 
 def nothing(_: Path) -> None:
@@ -178,6 +193,37 @@ async def test_files_of_others(tmp_path: Path, make: Callable[[Path], None]) -> 
     assert before == path.read_bytes()
 
 
+@pytest.mark.parametrize("make", [empty, words, database("CREATE TABLE t (a)"), nothing])
+@pytest.mark.anyio
+async def test_looking_at_files_of_others(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Whoever only looks neither makes nor changes a file, and an empty one is no journal yet."""
+    path = tmp_path / "other.db"
+    make(path)
+    before = contents(tmp_path), modes(tmp_path)
+
+    assert "other.db" in await refused(path, read_only=True)
+    assert before == (contents(tmp_path), modes(tmp_path))
+
+
+@pytest.mark.anyio
+async def test_looking_at_a_journal(tmp_path: Path) -> None:
+    """A journal can be looked at while it is in use, and afterwards; that leaves no trace, and nothing can be written."""
+    path, row = tmp_path / "a?b#.db", JournalEntry(key="k", digest="d", request_uuid="u", action="A")
+    async with Journal(path) as journal:
+        await journal.commit(row)
+        async with Journal(path, read_only=True) as other:
+            assert [row] == await other.entries()
+            with pytest.raises(JournalError, match="readonly"):
+                await other.commit(row)
+    before = contents(tmp_path)
+    path.chmod(0o400)
+    async with Journal(path, read_only=True) as other:
+        assert [row] == await other.entries()
+
+    assert before == contents(tmp_path)
+    assert 0o400 == stat.S_IMODE(path.stat().st_mode)
+
+
 @pytest.mark.anyio
 async def test_a_newer_journal(tmp_path: Path) -> None:
     """What a later version wrote is not touched."""
@@ -190,6 +236,11 @@ async def test_a_newer_journal(tmp_path: Path) -> None:
 def modes(folder: Path) -> dict[str, int]:
     """Who may read what."""
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What is in all files."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 @pytest.mark.parametrize("make", [nothing, empty, database("PRAGMA journal_mode = WAL")])

@@ -41,9 +41,9 @@ async def show(file: Path, output: Output) -> None:
     """Print what the journal knows of every job, those first that are open.
 
     Raises:
-        JournalError: the file cannot be used, or is in use.
+        JournalError: the file is no journal, or cannot be read.
     """
-    async with Journal(file) as journal:
+    async with Journal(file, read_only=True) as journal:
         counts = await journal.counts()
         entries = [entry for state in MEANINGS for entry in await journal.entries(state)]
     counted = {state: counts.get(state, 0) for state in MEANINGS}
