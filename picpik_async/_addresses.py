@@ -5,6 +5,7 @@ The text alone does not tell where a name leads, and the socket alone does not t
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
@@ -112,9 +113,10 @@ def redirected(url: Secret, location: Secret) -> Secret | None:
 
 
 def shown_url(url: Secret) -> str:
-    """*url* without its query, user and fragment, which may hold secrets."""
-    try:
+    """*url* without its query, user and fragment, which may hold secrets; others than of http and https may be secret."""
+    with contextlib.suppress(ValueError):
         parts = urlsplit(url.reveal())
-        return urlunsplit((parts.scheme, parts.hostname or "", parts.path, "", ""))
-    except ValueError:
-        return "(not an address)"
+        if parts.scheme in {"http", "https"} and parts.hostname:
+            path = parts.path.partition(";")[0]
+            return legible(urlunsplit((parts.scheme, parts.hostname, path, "", "")))
+    return "(not an address)"

@@ -24,13 +24,14 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
     from types import EllipsisType
 
     from picpik_async._poller import Updates
     from picpik_async._session import PicpikSession
     from picpik_async._tasks import TaskDetail
+    from picpik_async._verification import Picture
 
 __all__ = ["Link"]
 
@@ -96,9 +97,16 @@ class Link:
             engine = await self._session._open()
             await engine.detached(Errand(lambda: engine.terminate(task_uid)))
 
-    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
-        """See `ResultImage.read`; an address that is gone is replaced once, by the one the service gives now."""
-        where: Any = {"task_uid": task_uid, "expires": expires}
+    def check_place(self, task_uid: str) -> None:
+        """See `Fetcher.check_place`."""
+        with _about(task_uid):
+            self._session._check_place()
+
+    async def fetch(
+        self, url: Secret, *, task_uid: str, index: int, expires: float, use: Callable[[Picture], Awaitable[T]]
+    ) -> T:
+        """See `Fetcher.fetch`; an address that is gone is replaced once, by the one the service gives now."""
+        where: Any = {"task_uid": task_uid, "expires": expires, "use": use}
         with _about(task_uid):
             engine = await self._session._open()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,18 +20,29 @@ _WHAT: Final = {
     "min_upload_rate": "less than {limit:g} bytes/s were taken",
     "request_timeout": "no whole answer within {limit:g} s",
 }
+_TOO_SLOW: Final = "less than {rate:g} bytes/s came for longer than {limit:g} s"
 
 
 class Patience:
     """The deadline of one exchange, kept in the cancel scope it runs in.
 
+    Args:
+        scope: see there.
+        limits: how long.
+        min_rate: bytes per second; an answer's body that comes as fast may take longer than `Limits.request_timeout`.
+
     Attributes:
         stage: how far the exchange got: `connect`, `send`, `headers` or `body`.
     """
 
-    def __init__(self, scope: anyio.CancelScope, limits: Limits) -> None:
+    def __init__(self, scope: anyio.CancelScope, limits: Limits, *, min_rate: float = math.inf) -> None:
         self._scope = scope
         self._limits = limits
+        self._min_rate = min_rate
+        self.start_connecting()
+
+    def start_connecting(self) -> None:
+        """There is no connection yet, or none to where a redirect leads."""
         self._enter("connect", "connect_timeout")
 
     def start_sending(self) -> None:
@@ -43,6 +55,10 @@ class Patience:
         too_slow = self._scope.deadline + size / self._limits.min_upload_rate
         self._wait_until((stalled, "stall_timeout"), (too_slow, "min_upload_rate"))
 
+    def suspend(self) -> None:
+        """Wait for our own disk, for which nobody at the other end is to blame; until the next stage there is no limit."""
+        self._scope.deadline = math.inf
+
     def start_waiting(self) -> None:
         """The request is complete."""
         self._enter("headers", "request_timeout")
@@ -50,17 +66,24 @@ class Patience:
     def start_reading(self) -> None:
         """The head of the answer has arrived."""
         self._enter("body", "request_timeout")
-        self._end = self._scope.deadline
-        self.note_received()
+        self._start = anyio.current_time()
+        self.note_received(0)
 
-    def note_received(self, _size: int = 0) -> None:
-        """Some of the answer's body has arrived."""
-        stalled = anyio.current_time() + self._limits.stall_timeout
-        self._wait_until((stalled, "stall_timeout"), (self._end, "request_timeout"))
+    def note_received(self, size: int) -> None:
+        """So far *size* bytes of the answer's body have arrived."""
+        now = anyio.current_time()
+        in_time = min(now, self._start + size / self._min_rate)
+        self._wait_until(
+            (now + self._limits.stall_timeout, "stall_timeout"),
+            (in_time + self._limits.request_timeout, "request_timeout"),
+        )
 
     def error(self, host: str | None) -> RequestTimeoutError:
         """The error for an exchange with *host* whose time is up."""
-        what = _WHAT[self._setting].format(limit=getattr(self._limits, self._setting))
+        what = _WHAT[self._setting]
+        if (self.stage, self._setting) == ("body", "request_timeout") and self._min_rate < math.inf:
+            what = _TOO_SLOW
+        what = what.format(limit=getattr(self._limits, self._setting), rate=self._min_rate)
         msg = f"{self.stage}: {what} with {host} (Limits.{self._setting})"
         return RequestTimeoutError(msg, stage=self.stage)
 

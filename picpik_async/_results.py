@@ -20,8 +20,8 @@ from picpik_async._files import write_atomically
 from picpik_async._pixels import sniff
 from picpik_async._ranges import one_text
 from picpik_async._slots import RESULT_LIFETIME
-from picpik_async._verification import picture_of
-from picpik_async.errors import DownloadError, InvalidImageError, InvalidRequestError, legible
+from picpik_async._verification import Picture, picture_of
+from picpik_async.errors import DownloadError, InvalidImageError, InvalidRequestError, bare, legible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,8 +40,17 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 class Fetcher(Protocol):
     """What pictures need of their session."""
 
-    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
-        """The verified picture at *url*, which is number *index* of the task and there until *expires* (Unix time)."""
+    def check_place(self, task_uid: str) -> None:
+        """Raise a `ConfigurationError` if nothing can be fetched here: from another event loop, or after the end."""
+        ...
+
+    async def fetch(
+        self, url: Secret, *, task_uid: str, index: int, expires: float, use: Callable[[Picture], Awaitable[T]]
+    ) -> T:
+        """What *use* makes of the verified picture at *url*.
+
+        It is number *index* of the task, and there until *expires* (Unix time).
+        """
         ...
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
@@ -75,12 +84,13 @@ class ResultImage:
         Raises:
             DownloadError: it could not be fetched; the kinds are `ResultExpiredError`, `UnsafeUrlError` and
                 `InvalidImageError`.
-            ConfigurationError: it is not fetched yet, and its session is closed.
+            ConfigurationError: it is not fetched yet, and its session is closed, or of another event loop.
         """
-        async with self._fetching:
-            if self._data is None:
-                self._data = await self._fetch()
-            return self._data
+        return await self._with_picture(self._keep)
+
+    async def _keep(self, picture: Picture) -> bytes:
+        self._data = picture.data
+        return picture.data
 
     async def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture to *path*, whole or not at all, and return where it is.
@@ -92,15 +102,18 @@ class ResultImage:
         Raises:
             InvalidRequestError: *path* is no path.
             DownloadError: it could not be fetched, as in `read`, or written.
-            ConfigurationError: it is not fetched yet, and its session is closed.
+            ConfigurationError: as in `read`.
         """
         return await self._save(_path(path), self._task_uid)
 
     async def _save(self, target: str, stem: str) -> Path:
-        async with self._fetching:
-            data = self._data if self._data is not None else await self._fetch()
-        name = file_name(stem, self._index, data)
-        return await self._fetcher.in_thread(self._write, data, target, name)
+        async def store(picture: Picture) -> Path | DownloadError:
+            return await self._fetcher.in_thread(self._write, picture, target, stem)
+
+        outcome = await self._with_picture(store)
+        if isinstance(outcome, DownloadError):
+            raise outcome
+        return outcome
 
     async def pil(self) -> Image:
         """The picture as a `PIL.Image`, decoded.
@@ -109,8 +122,11 @@ class ResultImage:
             DownloadError: as in `read`; an `InvalidImageError` if there is no memory for the pixels.
             ConfigurationError: as in `read`.
         """
-        data = await self.read()
-        return await self._fetcher.in_thread(self._decode, data)
+        await self.read()
+        outcome = await self._fetcher.in_thread(self._decode)
+        if isinstance(outcome, InvalidImageError):
+            raise outcome
+        return outcome
 
     async def show(self) -> None:
         """Fetch the picture and display it in the system's viewer.
@@ -122,15 +138,26 @@ class ResultImage:
         picture = await self.pil()
         await self._fetcher.in_thread(self._show, picture)
 
-    async def _fetch(self) -> bytes:
-        return await self._fetcher.fetch(self._url, task_uid=self._task_uid, index=self._index, expires=self._expires)
+    async def _with_picture(self, use: Callable[[Picture], Awaitable[T]]) -> T:
+        """What *use* makes of the picture; of those who ask at once, one fetches it."""
+        kept = self._kept()
+        if kept is not None:
+            return await use(kept)
+        self._fetcher.check_place(self._task_uid)  # a lock that is awaited on two loops would never be given
+        where: Any = {"task_uid": self._task_uid, "index": self._index, "expires": self._expires}
+        async with self._fetching:
+            kept = self._kept()
+            return await (self._fetcher.fetch(self._url, use=use, **where) if kept is None else use(kept))
 
-    def _decode(self, data: bytes) -> Image:
+    def _kept(self) -> Picture | None:
+        return None if self._data is None else Picture(self._data)
+
+    def _decode(self) -> Image | InvalidImageError:
         try:
-            return picture_of(data)
+            return picture_of(self._data or b"")
         except InvalidImageError as error:
             error.task_uid = self._task_uid
-            raise
+            return bare(error)
 
     def _show(self, picture: Image) -> None:
         from PIL import ImageShow  # noqa: PLC0415 - keeps the import of the package light
@@ -144,19 +171,21 @@ class ResultImage:
         msg = f"cannot show the picture: {problem}; save() it and open the file"
         raise DownloadError(msg, task_uid=self._task_uid)
 
-    def _write(self, data: bytes, path: str, name: str) -> Path:
+    def _write(self, picture: Picture, path: str, stem: str) -> Path | DownloadError:
+        """Where it is, or why not; returned, since the frames below show the picture."""
         try:
+            name = file_name(stem, self._index, picture.data)
             target = Path(path, name) if path.endswith(os.sep) or Path(path).is_dir() else Path(path)
             if target.exists() and not target.is_file():
                 msg = f"cannot write {legible(path)}: it is not a regular file; give another name"
-                raise DownloadError(msg, task_uid=self._task_uid)
-            write_atomically(data, target)
+                return DownloadError(msg, task_uid=self._task_uid)
+            write_atomically(picture.data, target)
         except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
             number = getattr(error, "errno", None)
             reason = os.strerror(number) if number else type(error).__name__
             hint = "; free some space and save again" if number == errno.ENOSPC else ""
             msg = f"cannot write {legible(path)}: {reason}{hint}"
-            raise DownloadError(msg, task_uid=self._task_uid) from error
+            return DownloadError(msg, task_uid=self._task_uid)
         return target
 
     def __repr__(self) -> str:

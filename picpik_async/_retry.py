@@ -97,13 +97,18 @@ def is_turned_away(error: PicpikError, throttle_ret_codes: Collection[int] = ())
 
 
 def may_repeat_read(
-    error: PicpikError, throttle_ret_codes: Collection[int] = (), *, max_retry_after: float = _LONGEST_WISH
+    error: PicpikError,
+    throttle_ret_codes: Collection[int] = (),
+    *,
+    attempt: int = 0,
+    max_retry_after: float = _LONGEST_WISH,
 ) -> bool:
     """Whether a read that failed with *error* is worth another try.
 
     Args:
         error: why it failed.
         throttle_ret_codes: `RetCode`s that only mean "slow down".
+        attempt: how many attempts have failed before this one.
         max_retry_after: seconds; a server that asks for more is not asked again.
     """
     if isinstance(error, HttpStatusError):
@@ -111,7 +116,7 @@ def may_repeat_read(
     if isinstance(error, ApiError):
         return error.ret_code in throttle_ret_codes
     if isinstance(error, TransportError):
-        return error.retryable
+        return error.retries is None or attempt < error.retries
     return isinstance(error, MalformedAnswerError)
 
 

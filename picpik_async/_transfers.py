@@ -33,9 +33,10 @@ class Transfer:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._clear()
+        self.forget()
 
-    def _clear(self) -> None:
+    def forget(self) -> None:
+        """Let go of what has arrived; the next request asks for all."""
         self._data = io.BytesIO()  # grows in place, and gives its bytes without a copy
         self._etag: str | None = None
         self._total: int | None = None
@@ -44,7 +45,7 @@ class Transfer:
         """What to ask for: all of it, or the rest."""
         headers = {"Accept-Encoding": "identity"}
         if self._etag is None or not self._data.tell():
-            self._clear()
+            self.forget()
             return headers
         return headers | {"Range": f"bytes={self._data.tell()}-", "If-Range": self._etag}
 
@@ -65,12 +66,12 @@ class Transfer:
         if status == _OK:
             self._start(headers)
         elif status != _PARTIAL or not self._continues(headers):
-            self._clear()
+            self.forget()
             msg = "body: the rest of the picture is not of what has arrived"
             raise TransportError(msg, stage="body")
 
     def _start(self, headers: Mapping[str, str]) -> None:
-        self._clear()
+        self.forget()
         etag, length = headers.get("ETag", ""), headers.get("Content-Length", "")
         self._etag = etag if _STRONG.fullmatch(etag) else None
         self._total = int(length) if _LENGTH.fullmatch(length) else None
@@ -106,14 +107,14 @@ class Transfer:
         if self._total is not None and arrived != self._total:
             msg = f"body: {arrived} of {self._total} bytes arrived"
             if arrived > self._total:
-                self._clear()
+                self.forget()
             raise TransportError(msg, stage="body")
         data = self._data.getvalue()
-        self._clear()
+        self.forget()
         return data
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
-            self._clear()
+            self.forget()
             msg = f"the picture has more than {self._limit} bytes (Limits.max_image_bytes)"
             raise HopelessImageError(msg)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from picpik_async._body import Body
     from picpik_async._config import Limits
 
-__all__ = ["AiohttpTransport", "Answer", "BeforeTail", "Transport", "new_client", "translate"]
+__all__ = ["AiohttpTransport", "Answer", "BeforeTail", "Transport", "host_of", "new_client", "translate"]
 
 BeforeTail = Callable[[], Awaitable[None]]
 USER_AGENT: Final = f"picpik_async/{version('picpik-async')}"
@@ -209,10 +209,11 @@ class _Payload(aiohttp.payload.Payload):
                 await writer.drain()
                 self._patience.note_sent(size)
         self._open_connection()
-        self._patience.start_sending()
         if self._before_tail is not None:
+            self._patience.suspend()
             await self._before_tail()
             self._open_connection()
+        self._patience.start_sending()
         self.complete = True
         await writer.write(memoryview(self._body.tail()))
         self._patience.start_waiting()
@@ -224,9 +225,12 @@ class _Payload(aiohttp.payload.Payload):
         return self._connection
 
 
-def new_client(ssl: ssl.SSLContext | None, **connector: Any) -> aiohttp.ClientSession:
+def new_client(
+    ssl: ssl.SSLContext | None, *, trace: aiohttp.TraceConfig | None = None, **connector: Any
+) -> aiohttp.ClientSession:
     """An aiohttp client without cookies, environment or limits of its own; call it on the running loop."""
     return aiohttp.ClientSession(
+        trace_configs=None if trace is None else [trace],
         connector=aiohttp.TCPConnector(limit=0, ssl=ssl or True, **connector),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
@@ -262,8 +266,8 @@ _CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 _UNKNOWN_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 
-def _diagnose(error: Exception) -> tuple[str, int | None]:
-    """A hint for the message, and `TransportError.retries`."""
+def _diagnose(error: Exception, settings: str) -> tuple[str, int | None]:
+    """A hint for the message, and `TransportError.retries`; *settings* is what may be set wrong."""
     cause = getattr(error, "os_error", None)
     match error:
         case aiohttp.ClientConnectorCertificateError():
@@ -271,7 +275,7 @@ def _diagnose(error: Exception) -> tuple[str, int | None]:
         case aiohttp.ClientConnectorSSLError() if not isinstance(cause, _CUT_OFF):
             return "; it does not speak TLS there, or not a version that is accepted here", 0
         case aiohttp.ClientConnectorDNSError() if getattr(cause, "errno", None) in _UNKNOWN_NAME:
-            return "; its name is not known, check the endpoint and the network", 1
+            return f"; its name is not known, check {settings}the network", 1
         case aiohttp.ClientConnectorDNSError():
             return "; its name could not be looked up, check the network", None
         case aiohttp.ClientHttpProxyError(status=407):
@@ -279,11 +283,24 @@ def _diagnose(error: Exception) -> tuple[str, int | None]:
     return "", None
 
 
-def translate(error: Exception, url: str, stage: str) -> TransportError:
-    """A foreign error as ours, without what it quotes: foreign messages may hold signed addresses and headers."""
-    parts = urlsplit(url)
+def translate(error: Exception, url: str, stage: str, *, settings: str = "the endpoint and ") -> TransportError:
+    """A foreign error as ours, without what it quotes: foreign messages may hold signed addresses and headers.
+
+    Args:
+        error: what was raised.
+        url: what was asked; only its host and port are told.
+        stage: how far the exchange got.
+        settings: what may be set wrong if the name of the host is not known, and "and".
+    """
     number = getattr(error, "errno", None)
-    hint, retries = _diagnose(error)
+    hint, retries = _diagnose(error, settings)
     reason = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 and not hint else ""
-    msg = f"{stage}: {type(error).__name__}{reason} with {parts.netloc.rpartition('@')[2]}{hint}"
+    of_proxy = isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError))
+    whom = f"the proxy, on the way to {host_of(url)}" if of_proxy else host_of(url)
+    msg = f"{stage}: {type(error).__name__}{reason} with {whom}{hint}"
     return TransportError(msg, stage=stage, retries=retries)
+
+
+def host_of(url: str) -> str:
+    """Host and port of an address, without its user."""
+    return urlsplit(url).netloc.rpartition("@")[2]

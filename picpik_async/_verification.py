@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-__all__ = ["HopelessImageError", "check_picture", "picture_of"]
+__all__ = ["HopelessImageError", "Picture", "check_picture", "picture_of"]
 
 _PNG_SIGNATURE_SIZE: Final = 8
 _PNG_FRAME_SIZE: Final = 12  # of a chunk: length, kind and checksum, 4 bytes each
@@ -33,6 +33,15 @@ _JPEG_END: Final = b"\xff\xd9"
 # Counted wherever it stands, so that no two parsers can count in two ways; encoders write about ten.
 _JPEG_SCAN: Final = b"\xff\xda"
 _MAX_SCANS: Final = 100
+
+
+class Picture:
+    """The bytes of one whole picture, which no traceback with locals shows."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 class HopelessImageError(InvalidImageError):

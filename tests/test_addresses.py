@@ -127,6 +127,11 @@ def test_redirects(location: str, target: str | None) -> None:
     [
         ("https://user:secret@example.com:8443/a/1.png?signature=x#y", "https://example.com/a/1.png"),
         ("https://[::1", "(not an address)"),
+        ("data:image/png;base64,iVBORw0KGgo", "(not an address)"),
+        ("https:opaque", "(not an address)"),
+        ("//cdn.example/x", "(not an address)"),
+        ("https://cdn.example/x;signature=secret?a", "https://cdn.example/x"),
+        ("https://cdn.example/\x1b[2J\u202e", "https://cdn.example/\\x1b[2J\\u202e"),
     ],
 )
 def test_shown_address(url: str, shown: str) -> None:

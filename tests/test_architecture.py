@@ -61,7 +61,7 @@ ALLOWED = {
     "_slots": "",
     "_files": "",
     "_transfers": "_verification errors",
-    "_downloads": "_addresses _config _retry _slots _threads _transfers _transport _verification errors",
+    "_downloads": "_addresses _config _patience _retry _slots _threads _transfers _transport _verification errors",
     "_results": "_config _files _pixels _ranges _slots _verification errors",
     # what is on disk
     "_journal_guard": "errors",

@@ -33,7 +33,7 @@ from spellings import BAD_HOSTS, INTERNAL
 
 from picpik_async import Endpoint, Limits, ResultImage, RetryPolicy
 from picpik_async._config import Secret
-from picpik_async._downloads import Downloads, _next_hop
+from picpik_async._downloads import Downloads, _next_hop, _trace
 from picpik_async._retry import RetryBudget
 from picpik_async._transport import new_client
 from picpik_async.errors import DownloadError, InvalidImageError, ResultExpiredError, UnsafeUrlError
@@ -44,11 +44,20 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import ResolveResult
 
+    from picpik_async._verification import Picture
+
 pytestmark = pytest.mark.anyio
 
 CANARY = "canary-signature"
 LOCAL = Endpoint("http://localhost:1")
-MINE: Any = {"task_uid": "a-task", "expires": 0.0}
+
+
+async def bytes_of(picture: Picture) -> bytes:
+    """What a picture consists of."""
+    return picture.data
+
+
+MINE: Any = {"task_uid": "a-task", "expires": 0.0, "use": bytes_of}
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +82,8 @@ async def opened(
 async def fetch(server: FaultServer, *, attempts: int = 3, **limits: Any) -> bytes:
     """Fetch one picture."""
     async with opened(attempts=attempts, **limits) as downloads:
-        return await downloads.fetch(signed(f"{server.url}/result/1.png"), **MINE)
+        data: bytes = await downloads.fetch(signed(f"{server.url}/result/1.png"), **MINE)
+        return data
 
 
 def signed(url: str) -> Secret:
@@ -215,7 +225,7 @@ async def test_hang() -> None:
     start = time.monotonic()
     message, _ = await failure(drip, DownloadError, request_timeout=0.3, attempts=1)
 
-    assert "nothing came for 0.3 s, or less than" in message
+    assert "less than 10000 bytes/s came for longer than 0.3 s" in message
     assert time.monotonic() - start < 2
 
 
@@ -368,10 +378,96 @@ async def test_stall() -> None:
         exchange.hang()
 
     start = time.monotonic()
-    message, _ = await failure(stall, DownloadError, request_timeout=0.3, attempts=1)
+    message, _ = await failure(stall, DownloadError, stall_timeout=0.3, attempts=1)
 
-    assert "nothing came for 0.3 s" in message
+    assert "body: no progress for 0.3 s with localhost" in message
+    assert "Limits.stall_timeout" in message
     assert time.monotonic() - start < 2
+
+
+async def test_no_connection() -> None:
+    """Connecting, the handshake of TLS included, has a limit of its own, which the error names."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with opened(attempts=1, connect_timeout=0.1) as downloads:
+            with pytest.raises(DownloadError, match=r"connect: no connection within 0\.1 s .*Limits\.connect_timeout"):
+                await downloads.fetch(signed(f"https://localhost:{listener.getsockname()[1]}/"), **MINE)
+
+
+async def test_no_answer() -> None:
+    """The head of an answer is waited for as long as `Limits.request_timeout` says."""
+    hang = after_reading(lambda exchange: exchange.hang())
+    message, _ = await failure(hang, DownloadError, attempts=1, request_timeout=0.2, connect_timeout=0.1)
+
+    assert "headers: no whole answer within 0.2 s with localhost" in message
+    assert "Limits.request_timeout" in message
+
+
+async def test_unknown_name() -> None:
+    """A host whose name is not known is asked for once more, and it is nothing about the endpoint."""
+    resolver = Names()
+    async with opened(attempts=5) as downloads:
+        await ask_names(downloads, resolver=resolver)
+        with pytest.raises(DownloadError, match=r"with cdn\.example; its name is not known, check the network$"):
+            await downloads.fetch(Secret("https://cdn.example/1.png"), **MINE)
+
+    assert 2 == resolver.asked
+
+
+async def test_errors_name_the_hop() -> None:
+    """What fails after a redirect is said of where that led, without what may be secret."""
+    with FaultServer(answering(b"", status=404)) as other, FaultServer() as server:
+        server._scripts.append(hop(f"{other.url}/?{CANARY}"))
+        async with opened() as downloads:
+            with pytest.raises(ResultExpiredError, match=rf"\(HTTP 404 from {other.url[7:]}\)"):
+                await downloads.fetch(Secret(server.url), **MINE)
+        server._scripts[:] = [hop("http://127.0.0.1:1/")]
+        async with opened(attempts=1) as downloads:
+            with pytest.raises(DownloadError, match=r"with 127\.0\.0\.1:1$"):
+                await downloads.fetch(Secret(server.url), **MINE)
+
+
+async def test_a_long_wish() -> None:
+    """Who asks to wait for longer than is waited is not asked again, and the error says how long."""
+    busy = answering(b"", status=429, headers={"Retry-After": "3600"})
+    message, requests = await failure(busy, DownloadError)
+
+    assert "HTTP 429; it asks to wait 3600 s (Retry-After)" in message
+    assert 1 == requests
+
+
+async def test_a_long_pause_keeps_no_place() -> None:
+    """While a host asks to wait, the pictures of others come; what had arrived is asked for anew."""
+    part = after_reading(raw_answer(picture(), headers={"ETag": '"1"'})[:5000], lambda exchange: exchange.finish())
+    busy = answering(b"", status=503, headers={"Retry-After": "2"})
+    with FaultServer(in_turn(part, busy, answering(picture()))) as bad, FaultServer(answering(picture())) as good:
+        async with opened(downloads=1) as downloads, anyio.create_task_group() as group:
+            waiting = functools.partial(downloads.fetch, Secret(bad.url), **MINE | {"expires": 1.0})
+            group.start_soon(waiting)
+            while len(bad.requests) < 2:  # noqa: ASYNC110 - threads set no event of ours
+                await anyio.sleep(0.01)
+            with anyio.fail_after(1):
+                await downloads.fetch(Secret(good.url), **MINE | {"expires": 2.0})
+        assert [False, True, False] == ["range" in request.headers for request in bad.requests]
+
+
+async def test_a_place_is_kept_until_the_picture_is_used() -> None:
+    """Pictures that wait for the disk take a place, so that there are no more of them than downloads."""
+    most = held = 0
+
+    async def use(_picture: Picture) -> None:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        await anyio.sleep(0.02)
+        held -= 1
+
+    with FaultServer(answering(picture())) as server:
+        async with opened(downloads=2) as downloads, anyio.create_task_group() as group:
+            for number in range(8):
+                picked: Any = MINE | {"use": use}
+                group.start_soon(functools.partial(downloads.fetch, Secret(f"{server.url}/{number}"), **picked))
+
+    assert 2 == most
 
 
 async def test_empty_budget() -> None:
@@ -428,10 +524,13 @@ class Fetcher:
     def __init__(self, downloads: Downloads) -> None:
         self._downloads = downloads
 
-    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
+    def check_place(self, task_uid: str) -> None:
+        """See `Fetcher.check_place`."""
+
+    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float, use: Any) -> Any:
         """See `Fetcher.fetch`."""
         del index
-        return await self._downloads.fetch(url, task_uid=task_uid, expires=expires)
+        return await self._downloads.fetch(url, task_uid=task_uid, expires=expires, use=use)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """See `Fetcher.in_thread`."""
@@ -581,6 +680,9 @@ from picpik_async._config import Secret
 from picpik_async._downloads import Downloads
 from picpik_async.errors import DownloadError
 
+async def forget(picture):
+    pass
+
 def peak():  # in MiB; that of getrusage would count what this process was forked from
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
@@ -590,7 +692,7 @@ async def main(url, count, at_once, **limits):
     async with Downloads(Endpoint(url), limits, RetryPolicy(base_delay=0, throttle_delay=0), anyio.CapacityLimiter(4)) as downloads:
         async def fetch(index):
             try:
-                await downloads.fetch(Secret(f"{url}/{index}"), task_uid="a", expires=0)
+                await downloads.fetch(Secret(f"{url}/{index}"), task_uid="a", expires=0, use=forget)
             except DownloadError as error:
                 print(type(error).__name__, error, file=sys.stderr)
         for index in range(count):
@@ -666,12 +768,16 @@ class Names(AbstractResolver):
 
     def __init__(self, *addresses: str) -> None:
         self._addresses = addresses
+        self.asked = 0
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """See `AbstractResolver.resolve`."""
         del family
+        self.asked += 1
+        if not self._addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
         return [
             {
                 "hostname": host,
@@ -688,10 +794,12 @@ class Names(AbstractResolver):
         """Nothing is open."""
 
 
-async def ask_names(downloads: Downloads, *addresses: str) -> None:
+async def ask_names(downloads: Downloads, *addresses: str, resolver: Names | None = None) -> None:
     """Give the client a name server of its own."""
     await downloads._client.close()
-    downloads._client = new_client(None, socket_factory=downloads._new_socket, resolver=Names(*addresses))
+    downloads._client = new_client(
+        None, trace=_trace(), socket_factory=downloads._new_socket, resolver=resolver or Names(*addresses)
+    )
 
 
 @asynccontextmanager

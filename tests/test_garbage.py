@@ -21,6 +21,7 @@ from jobs import CREDENTIALS, job, mask, picture
 from picpik_async import ImageSource, ModifyMaskedPixels, PicpikSession, PollPolicy, RetryPolicy
 from picpik_async._results import ResultImage
 from picpik_async._transport import Answer
+from picpik_async._verification import Picture
 from picpik_async.errors import MalformedAnswerError, TransportError
 from picpik_async.testing import FakeTransport
 
@@ -125,9 +126,12 @@ def test_pictures_in(image: bytes, other: bytes) -> None:
 class Fetched:
     """Gives a picture without a network."""
 
-    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:  # noqa: ARG002
+    def check_place(self, task_uid: str) -> None:
+        """Anywhere."""
+
+    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float, use: Any) -> Any:  # noqa: ARG002
         """A picture."""
-        return picture(1)
+        return await use(Picture(picture(1)))
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run it, in a thread of the loop's own."""

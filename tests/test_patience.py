@@ -26,11 +26,11 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
 
-async def end_of(course: Callable[[Patience], Awaitable[None]]) -> tuple[float, str, str]:
+async def end_of(course: Callable[[Patience], Awaitable[None]], **rate: float) -> tuple[float, str, str]:
     """When an exchange that takes this *course*, and then stands still, is given up; at which stage, and why."""
     start = anyio.current_time()
     with anyio.CancelScope() as scope:
-        patience = Patience(scope, LIMITS)
+        patience = Patience(scope, LIMITS, **rate)
         await course(patience)
         await anyio.sleep_forever()
     error = patience.error("localhost")
@@ -134,3 +134,50 @@ async def test_answer_in_crumbs() -> None:
         "body",
         "body: no progress for 20 s with localhost (Limits.stall_timeout)",
     ) == await end_of(lambda patience: crumbs(patience, count=10))
+
+
+@pytest.mark.parametrize(("pace", "end"), [(50, 60 / (1 - 0.5)), (1, 60 / (1 - 0.01)), (0, 60)])
+async def test_slow_body(pace: int, end: float) -> None:
+    """A body that comes more slowly than it has to is given up the sooner the slower it is."""
+
+    async def course(patience: Patience) -> None:
+        patience.start_waiting()
+        patience.start_reading()
+        for second in range(1, 1000):
+            await anyio.sleep(1)
+            patience.note_received(pace * second)
+
+    moment, stage, message = await end_of(course, min_rate=100)
+
+    assert "body" == stage
+    assert end - 1 <= moment <= end
+    assert "body: less than 100 bytes/s came for longer than 60 s with localhost (Limits.request_timeout)" == message
+
+
+async def test_body_at_the_minimum_rate_goes_on() -> None:
+    """A body may take as long as its size asks for; what came fast buys no time for a standstill."""
+
+    async def course(patience: Patience) -> None:
+        patience.start_waiting()
+        patience.start_reading()
+        for second in range(1, 1001):
+            await anyio.sleep(1)
+            patience.note_received(100 * second)
+        patience.note_received(10**9)
+
+    message = "body: no progress for 20 s with localhost (Limits.stall_timeout)"
+    assert (1000 + 20, "body", message) == await end_of(course, min_rate=100)
+
+
+async def test_every_hop_connects_anew() -> None:
+    """A redirect leads to another connection, which has its own time."""
+
+    async def course(patience: Patience) -> None:
+        for _ in range(3):
+            await anyio.sleep(4)
+            patience.start_waiting()
+            await anyio.sleep(50)
+            patience.start_connecting()
+
+    message = "connect: no connection within 5 s with localhost (Limits.connect_timeout)"
+    assert (3 * 54 + 5, "connect", message) == await end_of(course)

@@ -27,6 +27,7 @@ from PIL import ImageShow
 from picpik_async import ResultImage, TaskDetail, TaskResult
 from picpik_async._config import Secret
 from picpik_async._results import file_name
+from picpik_async._verification import Picture
 from picpik_async.errors import (
     ConfigurationError,
     DownloadError,
@@ -36,7 +37,7 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from PIL.Image import Image
 
@@ -51,7 +52,12 @@ class Shelf:
         self.pictures = pictures
         self.fetched: list[str] = []
 
-    async def fetch(self, url: Secret, *, task_uid: str, index: int, expires: float) -> bytes:
+    def check_place(self, task_uid: str) -> None:
+        """See `Fetcher.check_place`."""
+
+    async def fetch(
+        self, url: Secret, *, task_uid: str, index: int, expires: float, use: Callable[[Picture], Awaitable[T]]
+    ) -> T:
         """See `Fetcher.fetch`."""
         del task_uid, index, expires
         self.fetched.append(url.reveal())
@@ -59,7 +65,7 @@ class Shelf:
         found = self.pictures[url.reveal()]
         if isinstance(found, Exception):
             raise found
-        return found
+        return await use(Picture(found))
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """See `Fetcher.in_thread`."""
@@ -122,6 +128,61 @@ async def test_a_reader_who_gives_up_leaves_it_to_the_next() -> None:
 
     assert picture() == await lucky
     assert cancelled.cancelled()
+
+
+def test_another_loop() -> None:
+    """A picture on its way is not waited for on another event loop, where it would never arrive."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def download(exchange: Any) -> None:
+        asked.set()
+        go_on.wait(10)
+        answering(picture())(exchange)
+
+    async def first(server: FaultServer, other: Callable[[ResultImage], None]) -> bytes:
+        async with session(server.url) as picpik:
+            found = await picpik.task("a-task").wait()
+            reading = asyncio.ensure_future(found.images[0].read())
+            await anyio.to_thread.run_sync(asked.wait)
+            await anyio.to_thread.run_sync(other, found.images[0])
+            go_on.set()
+            return await reading
+
+    def second(found: ResultImage) -> None:
+        for act in (found.read, lambda: found.save("nowhere")):
+            with pytest.raises(ConfigurationError, match="belongs to another event loop") as caught:
+                asyncio.run(asyncio.wait_for(act(), 5))
+            assert "a-task" == caught.value.task_uid
+
+    with FaultServer() as server:
+        server._scripts.append(service(ListTasksDetails=details(f"{server.url}/0"), download=download))
+        assert picture() == asyncio.run(first(server, second))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("was_read", [False, True])
+async def test_a_failed_save_does_not_show_the_picture(was_read: bool) -> None:
+    """The bytes of a picture are no help to whoever reads a traceback with locals, and fill a log."""
+    found = image()
+    if was_read:
+        await found.read()
+
+    with pytest.raises(DownloadError, match=r"cannot write /proc/nowhere/1\.png: No such file or directory") as caught:
+        await found.save("/proc/nowhere/1.png")
+
+    assert None is caught.value.__cause__ is caught.value.__context__
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "IHDR" not in "".join(report.format())
+
+
+@pytest.mark.anyio
+async def test_a_failed_decoding_does_not_show_the_picture() -> None:
+    """Nor do they where the pixels are asked for."""
+    with pytest.raises(InvalidImageError) as caught:
+        await image(picture()[:-1]).pil()
+
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "IHDR" not in "".join(report.format())
 
 
 @pytest.mark.anyio
@@ -507,7 +568,7 @@ async def test_expires() -> None:
     expires: list[float] = []
 
     class Note(Shelf):
-        async def fetch(self, url: Secret, **where: Any) -> bytes:
+        async def fetch(self, url: Secret, **where: Any) -> Any:
             """See `Fetcher.fetch`."""
             expires.append(where["expires"])
             return await super().fetch(url, **where)

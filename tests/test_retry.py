@@ -261,3 +261,11 @@ def test_any_header_is_read_without_an_error(text: str) -> None:
     seconds = parse_retry_after(text, now=NOW)
 
     assert seconds is None or 0 <= seconds < float("inf")
+
+
+@pytest.mark.parametrize(("retries", "tries"), [(0, 1), (1, 2), (None, 9)])
+def test_a_cause_that_stays_is_not_tried_for_ever(retries: int | None, tries: int) -> None:
+    """A read is repeated as often as the error says that it may help."""
+    error = TransportError("m", stage="connect", retries=retries)
+
+    assert [attempt + 1 < tries for attempt in range(8)] == [may_repeat_read(error, attempt=n) for n in range(8)]
