@@ -1,4 +1,4 @@
-"""When a map of many requests stops submitting: no credits are left, or too many outcomes are unknown."""
+"""When a map of many requests stops submitting: no credits, only refusals from the start, or too many unknown outcomes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from picpik_async.errors import PicpikError, SubmitPausedError
+from picpik_async.errors import PicpikError, SubmitPausedError, legible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Brake"]
 
 _PAUSE: Final = 3.0  # seconds from one look at the balance to the next
+_REFUSALS: Final = 5  # without a single success: the keys or the settings are wrong, and not one request
 
 
 class Brake:
@@ -45,6 +46,7 @@ class Brake:
         self._balance = balance
         self._clock = clock
         self._least = 0
+        self._refusals: int | None = 0
         self._looked_at = -math.inf
         self._looking = anyio.Lock()
         self._reason = ""
@@ -61,15 +63,30 @@ class Brake:
         """Stop, since the session has paused all submits."""
         self._stop("too many submits had an unknown outcome, and each of them may be charged")
 
+    def taken(self) -> None:
+        """Note that the service has taken a request."""
+        self._refusals = None
+
     def paid(self, cost: int) -> None:
         """Note what a task has cost."""
         if cost > 0:
             self._least = min(self._least or cost, cost)
 
     async def refused(self, error: ApiError) -> None:
-        """Look whether a submit was refused for want of credits, and stop if so."""
+        """Look whether a submit was refused for want of credits, or as all before it, and stop if so."""
         if error.ret_code in self._dialect.no_credit_ret_codes:
             self._stop(f"the credits of the account have run out (RetCode {error.ret_code})")
+        await self._look(error.ret_code)
+        if self._refusals is not None and error.ret_code not in self._dialect.throttle_ret_codes:
+            self._refusals += 1
+            if self._refusals >= _REFUSALS:
+                words = f": {legible(error.message, limit=200)}" if error.message else ""
+                self._stop(
+                    f"the service refused the first {_REFUSALS} requests, the last with RetCode {error.ret_code}{words},"
+                    " and has certainly taken none so far; look at the keys and the account"
+                )
+
+    async def _look(self, ret_code: int) -> None:
         async with self._looking:
             now = self._clock()
             if self.stopped or now < self._looked_at + _PAUSE:
@@ -80,7 +97,9 @@ class Brake:
             except PicpikError:  # nobody knows, so it goes on
                 return
         if left <= 0 or left < self._least:
-            self._stop(f"the credits of the account have run out ({left} are left)")
+            self._stop(
+                f"the credits of the account have run out ({left} are left), of which RetCode {ret_code} may tell"
+            )
 
     def _stop(self, reason: str) -> None:
         if not self.stopped:

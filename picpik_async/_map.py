@@ -9,7 +9,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
@@ -18,58 +17,39 @@ import attrs
 from picpik_async._brake import Brake
 from picpik_async._endings import closed_error
 from picpik_async._entries import JobState
+from picpik_async._folder import prepare_folder
 from picpik_async._link import Link
 from picpik_async._outcomes import Item, Outcome, Progress, kind_of, without_frames
 from picpik_async._ranges import refused
 from picpik_async._records import Line, settled_uid
 from picpik_async._requests import GetCreditBalance, Job
 from picpik_async._slots import RESULT_LIFETIME, Slots
-from picpik_async.errors import ApiError, ConfigurationError, PicpikError, SubmitPausedError
+from picpik_async.errors import (
+    ApiError,
+    ConfigurationError,
+    PicpikError,
+    ResultExpiredError,
+    SubmitPausedError,
+    TaskVanishedError,
+    legible,
+)
 
 if TYPE_CHECKING:
-    import os
-    from types import EllipsisType
+    from pathlib import Path
 
     from picpik_async._engine import Engine
     from picpik_async._entries import JournalEntry
+    from picpik_async._plan import Plan
     from picpik_async._session import PicpikSession
 
-__all__ = ["Outcomes", "Plan", "Requests"]
+__all__ = ["Outcomes", "Requests"]
 
 _logger = logging.getLogger("picpik_async")
 
 Requests = Iterable[Job | tuple[str, Job]] | AsyncIterable[Job | tuple[str, Job]]
 
 _CLOSE_SECONDS: Final = 2.0
-
-
-def _at_least_one(_plan: Plan, attribute: attrs.Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise refused(attribute.name, value, "a whole number, at least 1")
-
-
-def _to_folder(path: str | os.PathLike[str] | None) -> Path | None:
-    try:
-        return None if path is None else Path(path)
-    except TypeError:
-        raise refused(field="save_to", value=path, allowed="the path of a folder") from None
-
-
-def _callable(_plan: Plan, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not callable(value):
-        raise refused(attribute.name, value, "a function")
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """How to go about it; see `PicpikSession.map`."""
-
-    concurrency: int = attrs.field(validator=_at_least_one)
-    in_flight: int = attrs.field(validator=_at_least_one)
-    ordered: bool
-    save_to: Path | None = attrs.field(converter=_to_folder)
-    timeout: float | EllipsisType | None
-    on_progress: Callable[[Progress], None] | None = attrs.field(validator=_callable)
+_LATE_AT_ONCE: Final = 4  # questions about tasks that the service has most likely forgotten
 
 
 class Outcomes:
@@ -102,6 +82,7 @@ class Outcomes:
         Raises:
             ConfigurationError: wrong event loop, forked process, or the session was closed.
             JournalError: the journal cannot be opened.
+            InvalidRequestError: the folder for the pictures cannot be written; nothing was sent.
             Exception: the iterable of requests raised it; all outcomes of what came before are out.
         """
         pipeline = self._pipeline or await self._start()
@@ -124,6 +105,8 @@ class Outcomes:
 
     async def _start(self) -> _Pipeline:
         engine = await self._session._open()
+        if self._plan.save_to is not None:
+            await Link(self._session).in_thread(prepare_folder, self._plan.save_to)
         if self._pipeline is None:
             requests, self._requests = self._requests, ()
             inputs = aiter(requests) if isinstance(requests, AsyncIterable) else _each(requests)
@@ -168,6 +151,9 @@ class _Pipeline:
         self._room = anyio.Semaphore(plan.in_flight)
         self._submits = anyio.Semaphore(plan.concurrency)
         self._saves = Slots(session._limits.downloads)
+        self._late = anyio.Semaphore(_LATE_AT_ONCE)
+        self._keys: set[str] = set()
+        self._paid: set[str] = set()
         self._scope = anyio.CancelScope()
         self._early: dict[int, Outcome] = {}
         self._turn = 0
@@ -243,6 +229,7 @@ class _Pipeline:
         try:
             try:
                 item.unpack(given)
+                self._check_key(item)
                 entry = await self._submit(item)
             finally:
                 self._submits.release()
@@ -252,6 +239,16 @@ class _Pipeline:
         except Exception as caught:  # noqa: BLE001 - the other inputs go on
             error = caught
         self._deliver(item.number, item.outcome(error))
+
+    def _check_key(self, item: Item) -> None:
+        """Without a journal equal keys would be two jobs whose pictures have the same names."""
+        if item.name is None or self._session._records.journal is not None:
+            return
+        if item.name in self._keys:
+            raise refused(
+                field="key", value=item.name, allowed="a key of its own; with a journal, equal keys are one job"
+            )
+        self._keys.add(item.name)
 
     async def _submit(self, item: Item) -> JournalEntry | None:
         """Send the request, unless it is paid for; returns what the journal says of it."""
@@ -270,6 +267,8 @@ class _Pipeline:
         finally:
             if submit.entry is not None:
                 item.key = submit.entry.key
+        if submit.committed:
+            self._brake.taken()
         self._count(**{"submitted" if submit.committed else "resumed": 1})
         return submit.entry
 
@@ -300,14 +299,26 @@ class _Pipeline:
 
     async def _finish(self, item: Item, entry: JournalEntry | None) -> None:
         """Await the task and save its pictures, unless an earlier run has done so."""
-        if entry is not None and entry.state is JobState.DONE and await self._link.in_thread(_are_there, entry.files):
+        done = entry is not None and entry.state is JobState.DONE
+        if entry is not None and done and await self._link.in_thread(_are_there, entry.files):
             item.files = entry.files
             return
         begin = time.time() if entry is None or entry.acknowledged is None else entry.acknowledged
-        expires = begin + RESULT_LIFETIME
+        try:
+            await self._collect(item, begin + RESULT_LIFETIME, done=done)
+        except (TaskVanishedError, ResultExpiredError):
+            if entry is None or not done:
+                raise
+            raise _gone(entry) from None
+
+    async def _collect(self, item: Item, expires: float, *, done: bool) -> None:
         assert item.task_uid is not None  # noqa: S101 - it was submitted, now or before
+        if done and expires < time.time():
+            async with self._late:
+                await self._link.detail_of(item.task_uid)  # says at once that the task is forgotten
         item.result = await self._link.wait_for(item.task_uid, self._plan.timeout, expires=expires)
-        if item.result.cost is not None:
+        if item.result.cost is not None and item.task_uid not in self._paid:
+            self._paid.add(item.task_uid)
             self._brake.paid(item.result.cost)
             self._count(credits=item.result.cost)
         if self._plan.save_to is not None:
@@ -340,6 +351,12 @@ class _Pipeline:
 
 def _are_there(files: tuple[Path, ...]) -> bool:
     return bool(files) and all(file.is_file() for file in files)
+
+
+def _gone(entry: JournalEntry) -> ResultExpiredError:
+    where = f"its files are gone from {legible(entry.files[0].parent)}" if entry.files else "no files of it are known"
+    msg = f"done earlier; {where}, and the service no longer has the pictures"
+    return ResultExpiredError(msg, task_uid=entry.task_uid, request_uuid=entry.request_uuid)
 
 
 async def _close(inputs: AsyncIterator[Any]) -> None:

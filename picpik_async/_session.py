@@ -13,7 +13,8 @@ import anyio
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._lifecycle import Lifecycle
 from picpik_async._link import Link
-from picpik_async._map import Outcomes, Plan, Requests
+from picpik_async._map import Outcomes, Requests
+from picpik_async._plan import Plan
 from picpik_async._poller import check_timeout
 from picpik_async._ranges import one_text, refused
 from picpik_async._recovery import Proposal, adopt, is_doubtful, propose

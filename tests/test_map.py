@@ -30,6 +30,7 @@ from picpik_async.errors import (
     DownloadError,
     InvalidRequestError,
     PicpikError,
+    ResultExpiredError,
     SubmitOutcomeUnknownError,
     SubmitPausedError,
     TaskFailedError,
@@ -251,13 +252,13 @@ async def test_surprise() -> None:
 
 
 @pytest.mark.anyio
-async def test_errors_hold_no_pictures() -> None:
+async def test_errors_hold_no_pictures(tmp_path: Path) -> None:
     """The frames an error came through are let go, those of its causes too."""
     with FaultServer(
-        service(download=answering(picture()), ListTasksDetails=details("http://localhost/a.png"))
+        service(download=answering(b"no picture"), ListTasksDetails=details("http://localhost/a.png"))
     ) as server:
         async with session(server.url) as picpik:
-            [outcome] = await taken(picpik.map(jobs(1), save_to="/dev/null/there"))
+            [outcome] = await taken(picpik.map(jobs(1), save_to=tmp_path))
 
         error = cast("Any", outcome.error)
         assert isinstance(error, DownloadError)
@@ -447,6 +448,9 @@ async def test_inputs_that_raise(kind: type[BaseException]) -> None:
         ({"timeout": -1}, "timeout"),
         ({"save_to": 5}, "save_to"),
         ({"on_progress": 5}, "on_progress"),
+        ({"on_progress": anyio.sleep}, "on_progress"),
+        ({"on_progress": Studio()}, "on_progress"),
+        ({"ordered": 1}, "ordered"),
     ],
 )
 async def test_arguments(options: dict[str, Any], field: str) -> None:
@@ -676,6 +680,7 @@ async def test_the_balance_is_asked_for_seldom() -> None:
         return CreditBalance(total_credits=answer, used_credits=0)
 
     brake = Brake(Dialect(), balance, clock=lambda: now[0])
+    brake.taken()
     for time, expected in ((0, 1), (2, 1), (3, 2), (5, 2)):
         now[0] = time
         async with anyio.create_task_group() as group:
@@ -689,7 +694,46 @@ async def test_the_balance_is_asked_for_seldom() -> None:
     brake.paused()
 
     assert brake.stopped
-    assert "(5 are left)" in str(brake.error())
+    assert "(5 are left), of which RetCode 1 may tell" in str(brake.error())
+
+
+@pytest.mark.anyio
+async def test_only_refusals() -> None:
+    """A wrong key stops the map after a few refusals, rather than lock ten thousand jobs out; "slow down" does not count."""
+    sent = itertools.count()
+
+    def play(request: dict[str, Any]) -> dict[str, Any]:
+        if request["Action"] == "GetCreditBalance":
+            return {"RetCode": 0, "TotalCredits": 9, "UsedCredits": 0}
+        return {"RetCode": 6 if next(sent) < 4 else 103, "Message": "wrong\x1b key"}
+
+    async with opened(play, dialect=Dialect(throttle_ret_codes={6})) as picpik:
+        found = await taken(picpik.map(jobs(1000), concurrency=2))
+
+    assert 9 <= next(sent) <= 10
+    [reason] = {str(outcome.error) for outcome in found if isinstance(outcome.error, SubmitPausedError)}
+    assert (
+        "refused the first 5 requests, the last with RetCode 103: wrong\\x1b key, and has certainly taken none"
+        in reason
+    )
+
+
+@pytest.mark.anyio
+async def test_refusals_after_a_success() -> None:
+    """Once a request was taken, refusals are about the requests, and the others go on."""
+    sent = itertools.count()
+
+    def play(request: dict[str, Any]) -> dict[str, Any]:
+        if request["Action"] == "GetCreditBalance":
+            return {"RetCode": 0, "TotalCredits": 9, "UsedCredits": 0}
+        if request["Action"] == "ListTasksDetails":
+            return {"RetCode": 0, "TaskDetailList": [{"TaskUID": "t", "Status": "Finished", "ImgList": []}]}
+        return {"RetCode": 0, "TaskUID": "t"} if next(sent) == 4 else {"RetCode": 103}
+
+    async with opened(play) as picpik:
+        found = await taken(picpik.map(jobs(20), concurrency=1))
+
+    assert {ApiError: 19, type(None): 1} == dict(Counter(type(outcome.error) for outcome in found))
 
 
 @pytest.mark.anyio
@@ -710,6 +754,35 @@ async def test_outage() -> None:
     assert {SubmitOutcomeUnknownError: len(charged), SubmitPausedError: 1000 - len(charged)} == dict(kinds)
     assert (len(charged), 1000 - len(charged)) == (outcomes.progress.unknown, outcomes.progress.paused)
     assert "unknown outcome" in str(found[-1].error)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/none", "a\0b"])
+async def test_folders_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    """They are found before anything is sent; the iteration says so."""
+    studio = Studio()
+    (tmp_path / "file").touch()
+    async with opened(studio) as picpik:
+        outcomes = picpik.map(jobs(5), save_to=tmp_path / place)
+        with pytest.raises(InvalidRequestError, match=r"save_to: nothing can be written to .*give another folder"):
+            await anext(outcomes)
+        await outcomes.aclose()
+
+    assert ({}, 0) == (studio.charges, outcomes.progress.pulled)
+
+
+@pytest.mark.anyio
+async def test_equal_keys() -> None:
+    """Without a journal a key stands for one input, lest a picture take the place of another."""
+    studio = Studio()
+    async with opened(studio) as picpik:
+        found = await taken(
+            picpik.map([("a", JOB.with_seed(1)), ("a", JOB.with_seed(2)), JOB.with_seed(3)], ordered=True)
+        )
+
+    assert [type(None), InvalidRequestError, type(None)] == [type(outcome.error) for outcome in found]
+    assert "key is 'a', but must be a key of its own" in str(found[1].error)
+    assert {1, 3} == set(studio.charges)
 
 
 # --- with a journal ------------------------------------------------------------------------------------------------------
@@ -738,6 +811,44 @@ async def test_reruns_cost_nothing(tmp_path: Path) -> None:
         assert 1 == sum(outcome.result is not None for outcome in again)
         assert found[0].files[0].is_file()
         assert 5 == len(emulator.ledger)
+
+
+@pytest.mark.anyio
+async def test_equal_keys_are_one_job(tmp_path: Path) -> None:
+    """With a journal the second input is the same job: one charge, whose credits count once."""
+    studio = Studio()
+    async with opened(studio, journal=tmp_path / "jobs.sqlite") as picpik:
+        outcomes = picpik.map([("a", JOB.with_seed(1))] * 3)
+        found = await taken(outcomes)
+
+    assert ["task-1"] * 3 == [outcome.task_uid for outcome in found]
+    assert Progress(pulled=3, submitted=1, resumed=2, done=3, credits=2) == outcomes.progress
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("late", [True, False])
+async def test_files_that_were_moved(tmp_path: Path, late: bool) -> None:
+    """What is done, gone here and forgotten there is told as such, after a day without waiting for the task to show up."""
+    path, studio = tmp_path / "jobs.sqlite", Studio()
+    gone = {"state": JobState.DONE, "files": (tmp_path / "out" / "a.png",)}
+    async with opened(studio, journal=path) as first:
+        await taken(first.map(keyed(2)))
+        await write(path, first, lambda _: gone | ({"acknowledged": 0.0} if late else {}), 2)
+
+    def play(request: dict[str, Any]) -> dict[str, Any]:
+        rows = [studio.row("task-1")] if "task-1" in request["TaskUIDList"] else []
+        return {"RetCode": 0, "TaskDetailList": rows}
+
+    poll = attrs.evolve(POLL, unknown_task_grace=100 if late else 0.05)
+    async with opened(play, journal=path, poll=poll) as picpik:
+        found = await taken(picpik.map(keyed(2), ordered=True, save_to=tmp_path / "out"))
+
+    assert [ResultExpiredError, type(None)] == [type(outcome.error) for outcome in found]
+    assert ("task-0", ()) == (found[0].task_uid, found[0].files)
+    where = f"{tmp_path}/out"
+    assert f"done earlier; its files are gone from {where}, and the service no longer has the pictures" == str(
+        found[0].error
+    )
 
 
 async def write(path: Path, picpik: PicpikSession, changes: Callable[[int], dict[str, Any]], count: int) -> None:
