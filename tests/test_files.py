@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from picpik_async._files import write_atomically
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def names(folder: Path) -> list[str]:
@@ -27,7 +28,7 @@ def names(folder: Path) -> list[str]:
 
 def test_leftovers(tmp_path: Path) -> None:
     """What a killed process left half written is removed by the first save of the next, but nothing else is."""
-    left, recent = ".1.png.0123456789abcdef.part", ".1.png.0123456789abcde0.part"
+    left, claimed = ".1.png.0123456789abcdef.part", ".1.png.0123456789abcde0.part"
     others = [
         ".part",
         ".1.png.part",
@@ -35,17 +36,103 @@ def test_leftovers(tmp_path: Path) -> None:
         ".1.png.0123456789abcdeg.part",
         ".1.0123456789abcdef.png",
     ]
-    for name in (left, recent, *others):
+    for name in (left, claimed, *others):
         (tmp_path / name).write_bytes(b"")
-        if name != recent:
-            os.utime(tmp_path / name, (0, 0))
     (tmp_path / ".d.0123456789abcdef.part").mkdir()
     (tmp_path / ".l.0123456789abcdef.part").symlink_to(tmp_path / "1.png")
 
+    with (tmp_path / claimed).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_atomically(b"data", tmp_path / "2.png")
+
+    kept = [claimed, *others, ".d.0123456789abcdef.part", ".l.0123456789abcdef.part", "2.png"]
+    assert sorted(kept) == names(tmp_path)
+
+
+def test_leftovers_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system without locks only what is old is removed."""
+
+    def fail(_file: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    old, recent = ".1.png.0123456789abcdef.part", ".1.png.0123456789abcde0.part"
+    (tmp_path / old).write_bytes(b"")
+    os.utime(tmp_path / old, (0, 0))
+    (tmp_path / recent).write_bytes(b"")
+
     write_atomically(b"data", tmp_path / "2.png")
 
-    kept = [recent, *others, ".d.0123456789abcdef.part", ".l.0123456789abcdef.part", "2.png"]
-    assert sorted(kept) == names(tmp_path)
+    assert [recent, "2.png"] == names(tmp_path)
+
+
+def test_tidied_away_before_it_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another process takes for a leftover, in the moment in which nobody claims it, is made anew."""
+    flock = fcntl.flock
+    removed: list[Path] = []
+
+    def late(file: int, how: int) -> None:
+        if not removed:
+            (left,) = tmp_path.glob(".*.part")
+            left.unlink()
+            removed.append(left)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_atomically(b"data", tmp_path / "1.png")
+
+    assert 1 == len(removed)
+    assert ["1.png"] == names(tmp_path)
+
+
+def test_permissions(tmp_path: Path) -> None:
+    """A file that is replaced passes its permissions on; a link has none of its own."""
+    target, link = tmp_path / "1.png", tmp_path / "2.png"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    for mode in (0o600, 0o640, 0o666, 0o400):
+        target.chmod(mode)
+        write_atomically(b"data", target)
+        assert mode == stat.S_IMODE(target.stat().st_mode)
+
+    write_atomically(b"data", link)
+    fresh = tmp_path / "3.png"
+    write_atomically(b"data", fresh)
+    assert stat.S_IMODE(fresh.stat().st_mode) == stat.S_IMODE(link.stat().st_mode)
+    assert not link.is_symlink()
+
+
+@pytest.mark.parametrize(("number", "raises"), [(errno.EINVAL, False), (errno.EACCES, False), (errno.EIO, True)])
+def test_folders_that_cannot_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, raises: bool
+) -> None:
+    """The file is there, even if the folder cannot be flushed or not be read; a broken disk is told."""
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input") if raises else contextlib.nullcontext():
+        write_atomically(b"data", tmp_path / "1.png")
+
+    assert ["1.png"] == names(tmp_path)
+
+
+def test_new_folders_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every folder in which a name was made is flushed to the disk."""
+    fsync, flushed = os.fsync, []
+
+    def note(descriptor: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomically(b"data", tmp_path / "a" / "b" / "1.png")
+
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(flushed)
 
 
 @pytest.mark.parametrize("name", ["x", "x" * 255, "\N{GRINNING FACE}" * 63, ".hidden", "a\nb"])
@@ -146,8 +233,6 @@ def kill_at_random(folder: Path, rounds: int) -> int:
 def check_kills(folder: Path, rounds: int) -> None:
     """No round leaves half a file under a final name, and the rest is removed later."""
     kill_at_random(folder, rounds)
-    for path in folder.glob(".*.part"):
-        os.utime(path, (0, 0))
 
     write_atomically(b"data", folder / "1.png")
 
