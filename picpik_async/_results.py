@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -34,7 +35,8 @@ __all__ = ["ResultImage", "TaskResult"]
 
 T = TypeVar("T")
 _SUFFIXES: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_READABLE: Final = 60  # characters of a name that is no safe one
+_SAFE_NAME: Final = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class Fetcher(Protocol):
@@ -106,9 +108,9 @@ class ResultImage:
         """
         return await self._save(_path(path), self._task_uid)
 
-    async def _save(self, target: str, stem: str) -> Path:
+    async def _save(self, target: str, stem: str, *, spare: str | None = None) -> Path:
         async def store(picture: Picture) -> Path | DownloadError:
-            return await self._fetcher.in_thread(self._write, picture, target, stem)
+            return await self._fetcher.in_thread(self._write, picture, target, stem, spare)
 
         outcome = await self._with_picture(store)
         if isinstance(outcome, DownloadError):
@@ -171,11 +173,13 @@ class ResultImage:
         msg = f"cannot show the picture: {problem}; save() it and open the file"
         raise DownloadError(msg, task_uid=self._task_uid)
 
-    def _write(self, picture: Picture, path: str, stem: str) -> Path | DownloadError:
+    def _write(self, picture: Picture, path: str, stem: str, spare: str | None) -> Path | DownloadError:
         """Where it is, or why not; returned, since the frames below show the picture."""
         try:
             name = file_name(stem, self._index, picture.data)
             target = Path(path, name) if path.endswith(os.sep) or Path(path).is_dir() else Path(path)
+            if spare is not None and _holds_something_else(target, picture.data):
+                target = target.with_name(file_name(spare, self._index, picture.data))
             if target.exists() and not target.is_file():
                 msg = f"cannot write {legible(path)}: it is not a regular file; give another name"
                 return DownloadError(msg, task_uid=self._task_uid)
@@ -238,8 +242,9 @@ class TaskResult:
 
         Args:
             directory: a folder, made if need be.
-            name: how the names of the files begin, instead of with `TaskUID`; a name with anything but letters, digits,
-                `_` and `-`, or with more than 128 of them, is replaced by its SHA-256.
+            name: how the names of the files begin, instead of with `TaskUID`. One with anything but ASCII letters, digits,
+                `_`, `-` and inner dots, or with more than 128 of them, is spelled with these and has a hash at its end. A
+                file of such a name that holds something else is not replaced: `TaskUID` is added to the name.
 
         Raises:
             InvalidRequestError: *directory* is no path, or *name* no text.
@@ -248,7 +253,10 @@ class TaskResult:
         """
         folder = os.path.join(_path(directory), "")  # noqa: PTH118 - a Path would lose the separator that says "folder"
         stem = self.detail.task_uid if name is None else one_text(name, "name")
-        files = await self._for_each(lambda image: image._save(folder, stem))  # noqa: SLF001 - one noun, two classes
+        spare = None if name is None else f"{stem}-{self.detail.task_uid}"
+        files = await self._for_each(
+            lambda image: image._save(folder, stem, spare=spare)  # noqa: SLF001 - one noun, two classes
+        )
         if self._on_saved is not None:
             await self._on_saved(files)
         return files
@@ -291,8 +299,22 @@ class TaskResult:
 
 def file_name(stem: str, index: int, data: bytes) -> str:
     """A harmless name for a picture; *stem* may be the service's own text."""
-    harmless = stem if _SAFE_NAME.fullmatch(stem) else hashlib.sha256(stem.encode(errors="replace")).hexdigest()
-    return f"{harmless}-{index}{_SUFFIXES[str(sniff(data))]}"
+    return f"{_harmless(stem)}-{index}{_SUFFIXES[str(sniff(data))]}"
+
+
+def _harmless(stem: str) -> str:
+    if _SAFE_NAME.fullmatch(stem):
+        return stem
+    digest = hashlib.sha256(stem.encode(errors="replace")).hexdigest()
+    letters = unicodedata.normalize("NFKD", stem[:_READABLE]).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9]+", "_", letters)[:_READABLE].strip("_")
+    return f"{words}-{digest[:16]}" if words else digest
+
+
+def _holds_something_else(target: Path, data: bytes) -> bool:
+    if not os.path.lexists(target):
+        return False
+    return not target.is_file() or target.stat().st_size != len(data) or target.read_bytes() != data
 
 
 def _path(path: str | os.PathLike[str]) -> str:

@@ -982,3 +982,15 @@ async def test_files_are_named_after_the_keys(tmp_path: Path) -> None:
     assert [["room-7-0.png"], [f"{outcomes[1].task_uid}-0.png"]] == [
         [file.name for file in one.files] for one in outcomes
     ]
+
+
+@pytest.mark.anyio
+async def test_pictures_take_nobodys_place(tmp_path: Path) -> None:
+    """A second run without a journal makes other pictures under the same keys, and those of the first stay."""
+    async with Emulator(run_time=0.02) as emulator, emulator.session() as picpik:
+        first, second = [
+            await taken(picpik.map([("room", job().with_seed(seed))], save_to=tmp_path)) for seed in (1, 2)
+        ]
+
+    assert [f"room-{second[0].task_uid}-0.png"] == [file.name for file in second[0].files]
+    assert first[0].files[0].read_bytes() != second[0].files[0].read_bytes()

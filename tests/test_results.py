@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 import stat
 import sys
 import threading
@@ -318,15 +319,16 @@ HOSTILE = [
 @pytest.mark.anyio
 @pytest.mark.parametrize("uid", HOSTILE, ids=ascii)
 async def test_hostile_task_uid(tmp_path: Path, uid: str) -> None:
-    """An id that is not harmless as a name becomes its hash, and nothing is written but the picture."""
+    """An id that is not harmless as a name is spelled anew, with a hash, and nothing is written but the picture."""
     folder = tmp_path / "out"
     folder.mkdir()
 
     saved = await image(uid=uid).save(folder)
 
-    harmless = uid in {"CON", "-rf"}  # on this system, and with the index behind it
-    stem = uid if harmless else hashlib.sha256(uid.encode(errors="replace")).hexdigest()
-    assert f"{stem}-0.png" == saved.name
+    harmless = uid in {"CON", "-rf", "a.png"}  # on this system, and with the index behind it
+    digest = hashlib.sha256(uid.encode(errors="replace")).hexdigest()
+    assert f"{uid}-0.png" == saved.name if harmless else digest[:16] in saved.name
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,90}", saved.name)
     assert [f"out/{saved.name}"] == names(tmp_path)
 
 
@@ -345,6 +347,36 @@ async def test_names_of_ones_own(tmp_path: Path) -> None:
     assert [saved] == told
     with pytest.raises(InvalidRequestError, match="name"):
         await result.save(tmp_path, name=7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("room.v2", "room.v2"),
+        ("räum 1", "raum_1-" + hashlib.sha256("räum 1".encode()).hexdigest()[:16]),
+        ("部屋", hashlib.sha256("部屋".encode()).hexdigest()),
+    ],
+)
+def test_natural_names(name: str, stem: str) -> None:
+    """A name stays readable as far as it can."""
+    assert f"{stem}-0.png" == file_name(name, 0, picture())
+
+
+@pytest.mark.anyio
+async def test_files_of_others_are_kept(tmp_path: Path) -> None:
+    """Under a name of one's own nothing else is replaced; what is there already is no trouble."""
+    (tmp_path / "room-0.png").write_bytes(b"precious")
+    (tmp_path / "room-1.png").write_bytes(picture())
+    (tmp_path / "room-2.png").symlink_to("nowhere")
+    (tmp_path / "room-3.png").mkdir()
+    result = TaskResult(detail=TaskDetail(task_uid="t"), images=tuple(image(index=index) for index in range(4)))
+
+    saved = [await result.save(tmp_path, name="room") for _ in range(2)]
+
+    assert ["room-t-0.png", "room-1.png", "room-t-2.png", "room-t-3.png"] == [file.name for file in saved[0]]
+    assert saved[0] == saved[1]
+    assert b"precious" == (tmp_path / "room-0.png").read_bytes()
+    assert 6 == len(names(tmp_path))
 
 
 @given(uid=st.text(min_size=1))
