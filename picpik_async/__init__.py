@@ -16,7 +16,9 @@ from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPol
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._images import ImageSource
 from picpik_async._inputs import ImageInput
+from picpik_async._map import Outcomes
 from picpik_async._outcomes import Outcome, Progress
+from picpik_async._recovery import Proposal
 from picpik_async._requests import (
     GetCreditBalance,
     ListModels,
@@ -52,10 +54,12 @@ __all__ = [
     "Models",
     "ModifyMaskedPixels",
     "Outcome",
+    "Outcomes",
     "PicpikError",
     "PicpikSession",
     "PollPolicy",
     "Progress",
+    "Proposal",
     "ResultImage",
     "RetryPolicy",
     "Task",

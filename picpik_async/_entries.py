@@ -15,20 +15,23 @@ __all__ = ["JobState", "JournalEntry"]
 
 
 class JobState(enum.Enum):
-    """How far a job has come."""
+    """How far a job has come.
+
+    Attributes:
+        INTENT: prepared; the service certainly has not taken it, also if it is found like this after a crash.
+        COMMIT: the last bytes may have left; without an answer the outcome is unknown.
+        ACK: taken and charged; the `TaskUID` is known.
+        DONE: the task ended well; its pictures are in `files`, if they were saved.
+        FAILED: the task ended badly.
+        REJECTED: the service refused.
+    """
 
     INTENT = "intent"
-    """Prepared; the service certainly has not taken it, also if it is found like this after a crash."""
     COMMIT = "commit"
-    """The last bytes may have left; without an answer the outcome is unknown."""
     ACK = "ack"
-    """Taken and charged; the `TaskUID` is known."""
     DONE = "done"
-    """The task ended well; its pictures are in `files`, if they were saved."""
     FAILED = "failed"
-    """The task ended badly."""
     REJECTED = "rejected"
-    """The service refused."""
 
     @property
     def open(self) -> bool:
@@ -38,7 +41,7 @@ class JobState(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class JournalEntry:
-    """A job in the journal; no keys, no bodies, no prompts, no addresses.
+    """A job in the journal; no credentials, no bodies, no prompts, no addresses.
 
     Attributes:
         key: names the job.

@@ -141,9 +141,10 @@ class PicpikSession(Lifecycle):
     ) -> Outcomes:
         """Run many requests; iterate over it asynchronously for one `Outcome` per input, whatever becomes of it.
 
-        Inputs are pulled while there is room, from the event loop. When credits run out or too many outcomes are
-        unknown, nothing more is submitted, and what is paid is finished. With a journal a rerun goes on where the last
-        one was: what is done is handed out, what is paid is awaited, and what may be paid is not sent again.
+        Inputs are pulled while there is room, from the event loop. When credits run out, too many outcomes are unknown,
+        or the service refuses the first five requests, nothing more is submitted, and what is paid is finished. With a
+        journal a rerun goes on where the last one was: what is done is handed out, what is paid is awaited, and what may
+        be paid is not sent again; inputs with equal keys are one job. Without one, a key can be given only once.
 
         Args:
             requests: an iterable or async iterable of requests, or of pairs `(key, request)`, see `submit`. If it raises,
@@ -151,9 +152,11 @@ class PicpikSession(Lifecycle):
             concurrency: inputs that are prepared and submitted at once; left out, it is `Limits.uploads`.
             in_flight: inputs that are pulled, and whose outcome is not taken yet.
             ordered: in the order of the inputs, rather than as they end.
-            save_to: a folder for the pictures, which are named after the keys given; left out, results are handed out unread.
+            save_to: a folder for the pictures, tried before anything is sent; left out, results are handed out unread. Files
+                are named after the keys given, or after their tasks, see `TaskResult.save`; another picture of that
+                name is not replaced.
             timeout: seconds for each task, as in `Task.wait`.
-            on_progress: called on the event loop with each change of `Outcomes.progress`.
+            on_progress: a plain function, called on the event loop with each change of `Outcomes.progress`.
 
         Raises:
             InvalidRequestError: an argument is of the wrong kind, or out of range; the inputs are not looked at.

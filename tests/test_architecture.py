@@ -85,7 +85,7 @@ ALLOWED = {
     "_map": "_brake _endings _entries _folder _link _outcomes _ranges _records _requests _slots errors",
     "_lifecycle": "_breaker _config _downloads _endings _engine _journal _records _retry _sealed _transport _workshop errors",
     "_session": "_entries _lifecycle _link _map _plan _poller _ranges _recovery _requests _submits _tasks errors",
-    "__init__": "_config _entries _images _inputs _outcomes _requests _results _session _tasks _types errors masks",
+    "__init__": "_config _entries _images _inputs _map _outcomes _recovery _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
     "emulator": "__init__ _config errors",
     "testing": "_transport emulator",

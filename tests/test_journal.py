@@ -42,6 +42,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
+def test_states_are_explained() -> None:
+    """`help(JobState)` says what each of them means."""
+    assert all(f"{state.name}: " in (JobState.__doc__ or "") for state in JobState)
+
+
 @pytest.fixture
 def disk() -> ShakyDisk:
     """What the journal is on."""
