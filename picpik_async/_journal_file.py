@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from picpik_async._entries import JobState, JournalEntry
-from picpik_async._journal_guard import Lock, create_private, refuse_network
+from picpik_async._journal_guard import Lock, create_private, mounts, refuse_links, refuse_network
 from picpik_async.errors import JournalError, legible
 
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def _place(path: Path) -> Path:
     if not path.parent.is_dir():
         msg = f"journal {legible(path)}: there is no folder {legible(path.parent)}; create it"
         raise JournalError(msg, path=str(path))
-    refuse_network(path, os.fsdecode(Path("/proc/self/mountinfo").read_bytes()))
+    refuse_network(path, mounts())
+    refuse_links(path)
     return path
 
 

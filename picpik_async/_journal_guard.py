@@ -12,7 +12,7 @@ from typing import Final
 
 from picpik_async.errors import JournalError, legible
 
-__all__ = ["Lock", "create_private", "kind_of_file_system", "refuse_network"]
+__all__ = ["Lock", "create_private", "kind_of_file_system", "mounts", "refuse_links", "refuse_network"]
 
 # Another machine may have the same file open, so that the lock, or the shared memory of SQLite's WAL, does not keep it
 # out; or a sync returns before the bytes are on a disk. As /proc/self/mountinfo spells them.
@@ -57,6 +57,23 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
 )
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _LONGEST_PID: Final = 20
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+
+def mounts(source: Path = _MOUNTS) -> str:
+    """What is mounted where, as Linux tells.
+
+    Raises:
+        JournalError: it does not.
+    """
+    try:
+        return os.fsdecode(source.read_bytes())
+    except OSError as error:
+        msg = (
+            f"journals work on Linux only, with /proc: {source} cannot be read ({error.strerror}), and so nobody knows"
+            " whether a file is on a local disk; mount /proc, or go without a journal"
+        )
+        raise JournalError(msg) from None
 
 
 def kind_of_file_system(folder: Path, mountinfo: str) -> str | None:
@@ -91,6 +108,20 @@ def refuse_network(path: Path, mountinfo: str) -> None:
         msg = (
             f"journal {legible(path)}: it is on a network file system ({kind}), where neither locks nor syncs hold what they"
             " promise; give a path on a local disk"
+        )
+        raise JournalError(msg, path=str(path))
+
+
+def refuse_links(path: Path) -> None:
+    """Refuse a file that has more than one name, for a lock beside one of them keeps nobody out who uses another.
+
+    Raises:
+        JournalError: it has.
+    """
+    if path.exists() and path.stat().st_nlink > 1:
+        msg = (
+            f"journal {legible(path)}: the file has another name, too (a hard link), by which others could use it at the same"
+            " time; remove that name, or go on with a copy"
         )
         raise JournalError(msg, path=str(path))
 

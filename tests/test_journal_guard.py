@@ -13,7 +13,7 @@ import pytest
 from picpik_async import JournalEntry, _journal_guard
 from picpik_async._journal import Journal
 from picpik_async._journal_file import APPLICATION_ID, VERSION
-from picpik_async._journal_guard import NETWORK_FILE_SYSTEMS, Lock, kind_of_file_system, refuse_network
+from picpik_async._journal_guard import NETWORK_FILE_SYSTEMS, Lock, kind_of_file_system, mounts, refuse_network
 from picpik_async.errors import JournalError
 
 if TYPE_CHECKING:
@@ -64,6 +64,14 @@ def test_network_file_systems(kind: str) -> None:
 def test_local_file_systems() -> None:
     """They are fine."""
     refuse_network(Path("/home/me/with space/journal.db"), MOUNTS)
+
+
+def test_not_on_linux(tmp_path: Path) -> None:
+    """Without /proc no journal is opened, and the message does not blame its folder."""
+    with pytest.raises(JournalError, match=r"on Linux only, with /proc: .*\(No such file or directory\)") as caught:
+        mounts(tmp_path / "mountinfo")
+
+    assert caught.value.path is None
 
 
 def test_a_lock_is_one(tmp_path: Path) -> None:
@@ -129,6 +137,19 @@ async def test_two_names_are_one_file(tmp_path: Path) -> None:
         assert "in use" in await refused(tmp_path / "journal.db")
     async with Journal(tmp_path / "link.db") as journal:
         await journal.flush()
+
+
+@pytest.mark.anyio
+async def test_hard_links(tmp_path: Path) -> None:
+    """A file of two names is refused by either, also while it is in use, and taken when the other is gone."""
+    path, other = tmp_path / "journal.db", tmp_path / "other.db"
+    async with Journal(path):
+        other.hardlink_to(path)
+        assert "hard link" in await refused(other)
+    assert "hard link" in await refused(path)
+    other.unlink()
+    async with Journal(path):
+        pass
 
 
 @pytest.mark.anyio
