@@ -24,7 +24,7 @@ from aiohttp import client_exceptions
 from aiohttp.client_reqrep import ConnectionKey
 from anyio import CapacityLimiter
 from fault_server import SECONDS, FaultServer, after_reading, answering, raw_answer, until
-from jobs import THREADS, picture
+from jobs import THREADS, picture, session
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -34,6 +34,7 @@ from picpik_async._images import ImageSource
 from picpik_async._patience import Patience
 from picpik_async._transport import AiohttpTransport, Answer, _Payload, translate
 from picpik_async.errors import (
+    ConfigurationError,
     InvalidRequestError,
     MalformedAnswerError,
     RequestTimeoutError,
@@ -190,6 +191,19 @@ async def test_tail_goes_last(body: Body) -> None:
             await transport.send(body, before_tail=all_but_the_tail_has_arrived)
 
         assert 1 == len(server.complete)
+
+
+async def test_slow_journal_is_not_the_fault_of_the_server(body: Body) -> None:
+    """While `before_tail` is awaited no limit of the exchange runs; afterwards they do."""
+
+    async def write_slowly() -> None:
+        await anyio.sleep(0.3)
+
+    with FaultServer(answering({}), after_reading(lambda exchange: exchange.hang())) as server:
+        async with connected(server, patience=0.1) as transport:
+            assert 200 == (await transport.send(body, before_tail=write_slowly)).status
+            with pytest.raises(RequestTimeoutError, match=r"headers: no whole answer within 0\.1 s"):
+                await transport.send(small_body(), before_tail=write_slowly)
 
 
 async def test_untrusted_server_gets_no_byte(body: Body, server_tls: ssl.SSLContext) -> None:
@@ -376,6 +390,48 @@ async def test_proxy_that_opens_no_tunnel(
 HALF = raw_answer(b"{}", headers={"Content-Length": 3})
 
 
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        (
+            "http://user:pass@localhost:1",
+            "ClientProxyConnectionError: Connection refused with the proxy, on the way to",
+        ),
+        ("http://user:pass@no-proxy.invalid:1", "its name is not known, check the proxy's address and the network"),
+    ],
+)
+async def test_proxy_that_is_not_there(proxy: str, words: str) -> None:
+    """What the proxy is to blame for is not said of the endpoint."""
+    async with AiohttpTransport("https://localhost:2/", Limits(), proxy=proxy) as transport:
+        with pytest.raises(TransportError, match=words) as caught:
+            await transport.send(small_body(), before_tail=nothing)
+
+    assert "endpoint" not in str(caught.value)
+    assert "pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "user:canary@proxy:3128",
+        "socks5://user:canary@localhost:1",
+        "http://user:canary@localhost:99999",
+        "http://user:canary@localhost:0",
+        "http://user:canary@[::1",
+        "http://user:canary@localhost:3128/path",
+        "http://user:can ary@localhost",
+        "http://",
+        "",
+    ],
+)
+def test_what_is_no_proxy(proxy: str) -> None:
+    """What is no address of a proxy is refused as such where it is given, without its password."""
+    with pytest.raises(ConfigurationError, match="proxy must be scheme") as caught:
+        session("http://localhost:1", proxy=proxy)
+
+    assert "canary" not in str(caught.value)
+
+
 def dripping(data: bytes, *, first: bytes = b"") -> Callable[[Exchange], None]:
     """A script: read the request, send *first*, then a byte of *data* now and then."""
 
@@ -546,13 +602,14 @@ async def test_reset_before_the_tail(body: Body, held_back: BeforeTail) -> None:
 
 
 async def test_timeout_before_the_tail(body: Body) -> None:
-    """The tail is not sent once `send` has given up."""
+    """The tail is not sent once the time of the caller is up."""
     with FaultServer(after_reading(lambda exchange: exchange.drain())) as server:
-        async with connected(server, patience=0.3) as transport:
-            with pytest.raises(RequestTimeoutError):
+        async with connected(server) as transport:
+            with anyio.move_on_after(0.3) as scope:
                 await transport.send(body, before_tail=stubborn)
         await settle(server)
 
+        assert scope.cancelled_caught
         assert [] == server.complete
 
 
