@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import uuid
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -273,18 +272,13 @@ class Engine:
         raise closed_error()
 
     async def ask(
-        self,
-        query: Query[AnswerT],
-        *,
-        on_retry: Callable[[PicpikError], None] = lambda _error: None,
-        deadline: float = math.inf,
+        self, query: Query[AnswerT], *, on_retry: Callable[[PicpikError], None] = lambda _error: None
     ) -> AnswerT:
-        """Send *query* until it is answered, as often as the policy and the budget allow.
+        """Send *query* until it is answered, as often as the policy, the budget and the caller's cancel scopes allow.
 
         Args:
             query: what to ask.
             on_retry: is told of each failure after which it is asked again.
-            deadline: no try begins after it, on the clock of `anyio.current_time`.
         """
         policy, codes = self._workshop.retry, self._workshop.dialect.throttle_ret_codes
         attempt = taken = 0
@@ -293,7 +287,9 @@ class Engine:
                 answer = await self.ask_once(query)
             except PicpikError as error:
                 pause = delay(attempt, error, policy, self._workshop.rng)
-                is_last = attempt + 1 >= policy.attempts or anyio.current_time() + pause > deadline
+                is_last = (
+                    attempt + 1 >= policy.attempts or anyio.current_time() + pause > anyio.current_effective_deadline()
+                )
                 wish = policy.max_retry_after
                 if is_last or not may_repeat_read(error, codes, attempt=attempt, max_retry_after=wish):
                     raise

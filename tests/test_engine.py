@@ -13,7 +13,6 @@ from fault_server import FaultServer, after_reading, answering, details, in_turn
 from jobs import CREDENTIALS, QUICK, session
 
 from picpik_async import Dialect, PicpikSession, RetryPolicy, TaskStatus
-from picpik_async._requests import GetCreditBalance
 from picpik_async.errors import (
     ApiError,
     HttpStatusError,
@@ -142,13 +141,13 @@ async def test_an_outage_is_not_made_worse() -> None:
 
 @pytest.mark.parametrize(("seconds", "attempts"), [(0.1, 1), (60, 2)])
 async def test_no_try_begins_after_the_deadline(seconds: float, attempts: int) -> None:
-    """Who has no time for the pause gets the error at once."""
+    """Who has no time for the pause, by the cancel scope they ask in, gets the error at once."""
     transport = FakeTransport(lambda _request: Answer(429, b"", retry_after=0.2))
-    async with PicpikSession(CREDENTIALS, transport=transport, retry=RetryPolicy(attempts=2)) as picpik:
-        engine = await picpik._open()
+    retry = RetryPolicy(attempts=2, throttle_delay=0)
+    async with PicpikSession(CREDENTIALS, transport=transport, retry=retry) as picpik:
         start = anyio.current_time()
-        with pytest.raises(HttpStatusError):
-            await engine.ask(GetCreditBalance(), deadline=start + seconds)
+        with pytest.raises(HttpStatusError), anyio.fail_after(seconds):
+            await picpik.balance()
 
         assert (attempts > 1) == (anyio.current_time() - start > 0.1)
         assert attempts == len(transport.requests)
