@@ -89,7 +89,7 @@ ALLOWED = {
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
     "emulator": "__init__ _config errors",
     "testing": "_transport emulator",
-    "cli": "_config _entries _files _images _journal _outcomes _ranges _requests _results _session _threads _types"
+    "cli": "_config _entries _files _folder _images _journal _outcomes _ranges _requests _results _session _threads _types"
     " emulator errors masks",
 }
 PURE = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from shell import lines_until, started
 
-from picpik_async import ModifyMaskedPixels, Progress
+from picpik_async import Limits, ModifyMaskedPixels, Progress
 from picpik_async.cli import main
 from picpik_async.cli._batch import words_of
 from picpik_async.cli._jobs_file import LONGEST_LINE, PIECE, JobsFile
@@ -123,6 +124,83 @@ def test_jobs_that_fail_are_told_and_the_others_go_on(
     assert re.search(r"^line 2: ImageError: ", err, re.MULTILINE)
     assert "batch: 1 of 3 done, 2 failed, " in err
     assert err.endswith("run the same command again later for the rest; what is paid is not sent again\n")
+
+
+def test_what_is_paid_for_nothing_is_not_sent_again(
+    serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A task that failed is no reason to run the same command again."""
+    serve(run_time=0.05, fail=lambda _parameters: "too tired")
+    write(*keyed(1))
+
+    assert 1 == main(["batch", "jobs.jsonl"])
+
+    err = capfd.readouterr().err
+    assert "run the same command again" not in err
+    assert "what is paid and gave no pictures is not sent again; a job with another key is a new one" in err
+
+
+def test_refusals_are_sent_again_once_they_are_known_to_be_free(
+    serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A rerun sends nothing, and the option that makes it do so is named; with that, all is drawn."""
+    emulator = serve(run_time=0.05, faults=["no-creditsx3"])
+    write(*keyed(3))
+
+    codes = [main(["batch", "jobs.jsonl"]) for _ in range(2)]
+    err = capfd.readouterr().err
+    (option,) = set(re.findall(r"if RetCode -?[0-9]+ was not charged: picpik batch jobs\.jsonl … (--.*)", err))
+    assert [1, 1] == codes
+    assert 0 == len(emulator.ledger)
+    assert 2 == err.count("3 refused with RetCode ")
+    assert "run the same command again" not in err
+
+    assert 0 == main(["batch", "jobs.jsonl", *option.split()])
+    assert 3 == len(emulator.ledger)
+
+
+def test_a_wrong_key_stops_the_batch(serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]) -> None:
+    """When all is refused from the start, most jobs are not even sent, and can be sent later."""
+    serve(faults=["no-credits"])
+    write(*keyed(100))
+
+    assert 1 == main(["batch", "jobs.jsonl", "--json"])
+
+    out, err = capfd.readouterr()
+    summary = json.loads(out)["summary"]
+    assert 5 <= summary["failed"] <= Limits().uploads + 5
+    assert 100 == summary["failed"] + summary["not_sent"]
+    assert "stopped: not submitted, and nothing was sent: the service refused the first 5 requests" in err
+    assert "run the same command again later" in err
+
+
+def test_files_stay_where_they_are(serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]) -> None:
+    """Another folder does not move what is done, and that is told."""
+    serve(run_time=0.05)
+    write(*keyed(2))
+
+    assert 0 == main(["batch", "jobs.jsonl", "--out", "one"])
+    assert "stay in" not in capfd.readouterr().err
+    assert 0 == main(["batch", "jobs.jsonl", "--out", "two"])
+
+    assert f"files of 2 jobs that were done earlier stay in {Path.cwd() / 'one'}\n" in capfd.readouterr().err
+    assert [] == list(Path("two").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_stops_everything_before_it_starts(
+    serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is sent that could not be saved, neither by a batch nor one by one."""
+    emulator = serve()
+    write(INPAINT)
+    out = ["--out", "/proc/none"]
+
+    assert [2, 2] == [main([*words, *out]) for words in (["batch", "jobs.jsonl"], ["inpaint", "room.png", "sofa.png"])]
+
+    message = "error: --out: nothing can be written to /proc/none (No such file or directory), and nothing was sent"
+    assert 2 == capfd.readouterr().err.count(message)
+    assert 0 == emulator.requests.total()
+    assert not Path("jobs.jsonl.journal").exists()
 
 
 def test_lost_answers_are_never_paid_again(serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]) -> None:
@@ -245,6 +323,33 @@ def test_a_file_that_cannot_be_read() -> None:
     """The system's reason is told."""
     with pytest.raises(InvalidRequestError, match=r"^cannot read gone\.jsonl: No such file or directory$"):
         JobsFile(Path("gone.jsonl")).check()
+
+
+def test_a_file_without_jobs(serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]) -> None:
+    """There is nothing to do, and no journal is made for it."""
+    serve()
+    write("# a comment", "")
+
+    assert 2 == main(["batch", "jobs.jsonl"])
+
+    assert "error: jobs.jsonl holds no jobs; write one JSON object per line\n" == capfd.readouterr().err
+    assert not Path("jobs.jsonl.journal").exists()
+
+
+def test_a_pipe() -> None:
+    """The file is read twice, which a pipe cannot be."""
+    os.mkfifo("pipe")
+
+    with pytest.raises(InvalidRequestError, match=r"^pipe is a pipe or the like"):
+        JobsFile(Path("pipe")).check()
+
+
+def test_a_mark_of_windows() -> None:
+    """A byte order mark before the first line is no part of it."""
+    path = write(INPAINT)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+    assert 1 == JobsFile(path).check()
 
 
 def test_lines_become_requests() -> None:

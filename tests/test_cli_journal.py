@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from picpik_async import JobState, JournalEntry
+from picpik_async import JobState, JournalEntry, Proposal, TaskDetail
 from picpik_async._journal import Journal
 from picpik_async._journal_guard import Lock
 from picpik_async.cli import main
+from picpik_async.cli._journal import _proposal_line, _row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,6 +146,21 @@ def test_recover_saves_what_is_paid(serve: Callable[..., Emulator], capfd: pytes
     assert 3 == len(emulator.ledger)
 
 
+def test_recover_names_files_as_the_batch_does(
+    serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A job without a key of the user's is called after its task."""
+    emulator = serve(run_time=600.0)
+    Path("jobs.jsonl").write_text(json.dumps({"image": "room.png", "mask": "sofa.png"}))
+    assert 1 == main(["batch", "jobs.jsonl", "--timeout", "0.1"])
+    emulator.advance(600)
+    capfd.readouterr()
+
+    assert 0 == main(["journal", "recover", FILE])
+
+    assert f"{emulator.ledger[0].task_uid}-0.png\n" == capfd.readouterr().out
+
+
 def test_recover_tells_what_else_is_open(capfd: pytest.CaptureFixture[str]) -> None:
     """Unknown jobs are exit code 1, and the way to their tasks is told; those that were never sent are none."""
     write(entry("new", JobState.INTENT))
@@ -204,3 +220,33 @@ def test_reconcile_does_not_guess(serve: Callable[..., Emulator], capfd: pytest.
     emulator.advance(600)
     assert 0 == main(["journal", "reconcile", FILE])
     assert "lost: no running task fits\n" == capfd.readouterr().out
+
+
+def test_a_task_of_ones_own_choice(serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]) -> None:
+    """What nobody can be certain of is taken over by hand, if the service knows it and its job is open."""
+    emulator = serve(run_time=600.0, faults=["lose-answerx1"])
+    assert 1 == batch("a=b", seed=7)
+    uid = emulator.ledger[0].task_uid
+    assert 0 == main(["journal", "reconcile", FILE])
+    assert f"picpik journal reconcile {FILE} --adopt-task KEY=UID" in capfd.readouterr().err
+
+    choices = ["a=b", "=x", "a=b=gone", f"other={uid}", f"a=b={uid}", f"a=b={uid}"]
+    codes = [main(["journal", "reconcile", FILE, "--adopt-task", choice]) for choice in choices]
+
+    out, err = capfd.readouterr()
+    assert [1, 2, 1, 2, 0, 2] == codes
+    assert "--adopt-task '=x' is not KEY=UID" in err
+    assert "does not know task gone" in err
+    assert "key 'other' is not in the journal" in err
+    assert f"a=b: {uid} (adopted)\n" == out
+    assert f"fetch with: picpik journal recover {FILE}\n" in err
+
+
+def test_what_was_not_adopted_is_not_called_so() -> None:
+    """A job whose answer came in the meantime keeps its own task."""
+    proposal = Proposal(entry=entry("k", JobState.COMMIT), candidates=(TaskDetail(task_uid="t"),), certain=True)
+    paid: list[set[tuple[str, str | None]]] = [set(), {("k", "t")}, {("k", "other")}]
+    rows = [_row_of(proposal, tasks) for tasks in paid]
+
+    assert [False, True, False] == [row["adopted"] for row in rows]
+    assert ["k: t (certain)", "k: t (adopted)", "k: t (certain)"] == [_proposal_line(row) for row in rows]

@@ -7,16 +7,18 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 from cyclopts import App, CycloptsError, Parameter, validators
 
 from picpik_async import masks
+from picpik_async._folder import prepare_folder
 from picpik_async._images import ImageSource
 from picpik_async._requests import ModifyMaskedPixels
 from picpik_async.cli import _demo, _journal, _serve
 from picpik_async.cli._batch import run_batch
 from picpik_async.cli._jobs import document_of, ended, follow, submit, summary_of
 from picpik_async.cli._jobs_file import JobsFile
-from picpik_async.cli._options import COMMON, DRAWING, WAITING, Common, Drawing, Waiting, box_of
+from picpik_async.cli._options import COMMON, DRAWING, WAITING, Common, Drawing, Waiting, box_of, choice_of
 from picpik_async.cli._output import Output
 from picpik_async.cli._run import USAGE, attend, run
 from picpik_async.errors import InvalidRequestError, legible
@@ -208,6 +210,7 @@ def batch(
     /,
     *,
     journal: NewFile | None = None,
+    not_charged_ret_code: tuple[int, ...] = (),
     waiting: Waiting = WAITING,
 ) -> int:
     """Run a file of jobs; the same command again goes on where it was, and pays for nothing twice.
@@ -217,12 +220,15 @@ def batch(
 
     Instead of a mask: "boxes": [[left, top, right, bottom], ...], or margins to
     add: "left", "right", "top", "bottom". Optional: "key", "negative", "seed",
-    "mask_blur", "width", "height", "batch_size", "model". Empty lines and those
-    that start with # are skipped. All is checked before anything is sent.
+    "mask_blur", "width", "height", "batch_size", "model". Relative paths start at
+    the current folder. Empty lines and those that start with # are skipped. All
+    lines are checked before anything is sent, and what is in the pictures when
+    their turn comes.
 
     Args:
         jobs: the file.
         journal: file that keeps what is paid, by default JOBS.journal; with --emulator there is none by default.
+        not_charged_ret_code: a RetCode of refusals that were certainly not charged, so that such jobs are sent again; may be repeated.
         waiting: shared options.
     """
     given = JobsFile(jobs)
@@ -231,14 +237,17 @@ def batch(
     def check() -> None:
         nonlocal total
         total = given.check()
+        prepare_folder(waiting.out, field="--out")
 
     if journal is None and not waiting.emulator:  # what an emulator has drawn is not to be taken for the real thing
         journal = jobs.with_name(f"{jobs.name}.journal")
+    settings: Any = {"journal": journal, "not_charged": not_charged_ret_code}
+    placed = attrs.evolve(waiting, out=waiting.out.absolute())
     return attend(check, Output(as_json=waiting.json)) or run(
-        lambda desk: run_batch(desk, given, total=total, waiting=waiting, journal=journal),
+        lambda desk: run_batch(desk, given, total=total, waiting=placed, **settings),
         as_json=waiting.json,
         emulator=waiting.emulator,
-        journal=journal,
+        **settings,
     )
 
 
@@ -271,16 +280,19 @@ def recover(file: ExistingFile, /, *, waiting: Waiting = WAITING) -> int:
 
 
 @journal_app.command
-def reconcile(file: ExistingFile, /, *, adopt: bool = False, common: Common = COMMON) -> int:
+def reconcile(
+    file: ExistingFile, /, *, adopt: bool = False, adopt_task: tuple[str, ...] = (), common: Common = COMMON
+) -> int:
     """Look among the running tasks for those of jobs whose outcome is unknown.
 
     Args:
         file: the journal.
         adopt: take over the tasks that can only be the job's own.
+        adopt_task: KEY=UID, take over this task for the job of that key, which you know to be right; may be repeated.
         common: shared options.
     """
     return run(
-        lambda desk: _journal.reconcile(desk, file, adopt=adopt),
+        lambda desk: _journal.reconcile(desk, file, adopt=adopt, chosen=tuple(map(choice_of, adopt_task))),
         as_json=common.json,
         emulator=common.emulator,
         journal=file,
@@ -335,6 +347,10 @@ def emulator(
 
 
 def _draw(build: Callable[[], ModifyMaskedPixels], drawing: Drawing, *, job: str) -> int:
+    def check() -> None:
+        if not drawing.detach:
+            prepare_folder(drawing.out, field="--out")
+
     async def command(desk: Desk) -> None:
         if drawing.detach and drawing.emulator:
             msg = "--detach needs a service that outlives this command; run picpik emulator in another terminal"
@@ -350,7 +366,7 @@ def _draw(build: Callable[[], ModifyMaskedPixels], drawing: Drawing, *, job: str
                 document, lines = await _collect(desk, task, drawing, job=job)
         desk.output.result(document, lines)
 
-    return run(command, as_json=drawing.json, emulator=drawing.emulator)
+    return attend(check, Output(as_json=drawing.json)) or run(command, as_json=drawing.json, emulator=drawing.emulator)
 
 
 async def _collect(desk: Desk, task: Task, waiting: Waiting, *, job: str) -> tuple[dict[str, Any], list[Path]]:

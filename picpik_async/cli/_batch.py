@@ -6,7 +6,7 @@ import contextlib
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from picpik_async.cli._report import DONE, FAILED, NOT_SENT, UNKNOWN, Report
+from picpik_async.cli._report import DONE, UNKNOWN, Report
 from picpik_async.cli._run import FAILURE
 from picpik_async.errors import legible
 
@@ -24,14 +24,23 @@ __all__ = ["reconcile_command", "run_batch"]
 NAME: Final = "batch"  # short, so that all counts fit on a line
 
 
-async def run_batch(desk: Desk, jobs: JobsFile, *, total: int, waiting: Waiting, journal: Path | None) -> int:
-    """Run all jobs, print what came of them, and return the exit code.
+async def run_batch(
+    desk: Desk,
+    jobs: JobsFile,
+    *,
+    total: int,
+    waiting: Waiting,
+    journal: Path | None,
+    not_charged: tuple[int, ...] = (),
+) -> int:
+    """Run all jobs, print what came of them, and return the exit code; `waiting.out` is an absolute path.
 
     Raises:
         JournalError: the journal cannot be opened.
         InvalidRequestError: the file has changed for the worse since it was checked.
     """
-    report = Report(desk.output)
+    report = Report(desk.output, not_charged=not_charged)
+    elsewhere: list[Path] = []
     outcomes = desk.picpik.map(
         jobs.requests(),
         save_to=waiting.out,
@@ -43,10 +52,16 @@ async def run_batch(desk: Desk, jobs: JobsFile, *, total: int, waiting: Waiting,
             async with contextlib.aclosing(outcomes):
                 async for outcome in outcomes:
                     _note(report, jobs.take_back(outcome.request), outcome)
+                    elsewhere.extend(file for file in outcome.files[:1] if file.parent != waiting.out)
         finally:
             desk.progress.tell(NAME, words_of(outcomes.progress, total), last=True)
-    for hint in _hints(report, journal):
-        desk.output.note(hint)
+    if elsewhere:
+        desk.output.note(
+            f"files of {len(elsewhere)} jobs that were done earlier stay in {legible(elsewhere[0].parent)}"
+        )
+    if journal is not None:
+        for hint in _hints(report, jobs.path, journal):
+            desk.output.note(hint)
     report.publish(credits=outcomes.progress.credits)
     return 0 if report.counts[DONE] == total else FAILURE
 
@@ -82,10 +97,16 @@ def reconcile_command(journal: Path) -> str:
     return f"picpik journal reconcile {shlex.quote(legible(journal))}"
 
 
-def _hints(report: Report, journal: Path | None) -> Iterator[str]:
-    if journal is None:
-        return
+def _hints(report: Report, jobs: Path, journal: Path) -> Iterator[str]:
     if report.counts[UNKNOWN]:
         yield f"unknown may be charged, and is not sent again; look for the tasks with: {reconcile_command(journal)}"
-    if report.counts[FAILED] or report.counts[NOT_SENT]:
+    for code, count in sorted(report.ret_codes.items()):
+        command = f"picpik batch {shlex.quote(legible(jobs))} … --not-charged-ret-code {code}"
+        yield (
+            f"not sent again, since nobody knows whether that was charged: {count} refused with RetCode {code};"
+            f" if RetCode {code} was not charged: {command}"
+        )
+    if report.spent:
+        yield "what is paid and gave no pictures is not sent again; a job with another key is a new one, and is paid for"
+    if report.sent_again:
         yield "run the same command again later for the rest; what is paid is not sent again"

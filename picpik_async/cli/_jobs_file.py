@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import itertools
 import os.path
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -78,9 +80,12 @@ class JobsFile:
 
     def __iter__(self) -> Iterator[JobLine]:
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                msg = f"{legible(self.path)} is a pipe or the like, and jobs are read twice; write them to a file"
+                raise InvalidRequestError(msg, field="jobs", allowed="a regular file")
             with self.path.open("rb") as file:
                 for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
-                    text = line.strip()
+                    text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
                     if text and not text.startswith(b"#"):
                         yield self._read(number, text)
         except OSError as error:
@@ -91,7 +96,7 @@ class JobsFile:
         """Look at every line, and return the number of jobs.
 
         Raises:
-            InvalidRequestError: the file cannot be read, a line is wrong, or a key is given twice.
+            InvalidRequestError: the file cannot be read, a line is wrong, a key is given twice, or there are no jobs.
         """
         count = 0
         lines: dict[str, int] = {}
@@ -100,6 +105,9 @@ class JobsFile:
             if job.key is not None and (first := lines.setdefault(job.key, job.number)) != job.number:
                 msg = f"key {shown(job.key)} is on line {first}, too; give each job a key of its own"
                 raise self._wrong(job.number, InvalidRequestError(msg, field="key", value=job.key))
+        if not count:
+            msg = f"{legible(self.path)} holds no jobs; write one JSON object per line"
+            raise InvalidRequestError(msg, field="jobs")
         return count
 
     async def requests(self) -> AsyncIterator[Job | tuple[str, Job]]:

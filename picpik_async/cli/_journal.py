@@ -109,7 +109,8 @@ async def _fetch(desk: Desk, entry: JournalEntry, waiting: Waiting, report: Repo
     error, files = None, []
     try:
         result = await desk.picpik.task(entry.task_uid).wait(timeout=waiting.limit)
-        files = await result.save(waiting.out, name=entry.key)
+        name = None if entry.key == entry.digest else entry.key  # as the batch names them: the key is not the user's
+        files = await result.save(waiting.out, name=name)
     except PicpikError as caught:
         error = caught
     report.end(legible(entry.key), error, key=entry.key, task_uid=entry.task_uid, files=files)
@@ -124,47 +125,61 @@ def _tell_open(output: Output, report: Report, entry: JournalEntry) -> None:
         output.note(f"{legible(entry.key)}: not sent, nothing is paid; its batch sends it when it is run again")
 
 
-async def reconcile(desk: Desk, file: Path, *, adopt: bool) -> None:
-    """Print which running tasks may be those of jobs whose outcome is unknown; *adopt* takes over the certain ones.
+async def reconcile(desk: Desk, file: Path, *, adopt: bool, chosen: tuple[tuple[str, str], ...] = ()) -> None:
+    """Print which running tasks may be those of jobs whose outcome is unknown.
+
+    Args:
+        desk: what to work with.
+        file: the journal.
+        adopt: take over the tasks that are certain.
+        chosen: keys, and the tasks to take over for them whether that is certain or not.
 
     Raises:
         JournalError: the file cannot be used, or is in use.
+        InvalidRequestError: a chosen key has no unknown outcome, or its task belongs to another job.
+        TaskVanishedError: the service does not know a chosen task.
         TransportError: no answer, repeatedly.
         AnswerError: the service refused, or its answer is not legible.
     """
+    for key, task_uid in chosen:
+        await desk.picpik.task(task_uid).detail()
+        await desk.picpik.adopt(key, task_uid)
     proposals = await desk.picpik.reconcile(adopt=adopt)
-    documents = [
-        {
-            "key": proposal.entry.key,
-            "request_uuid": proposal.entry.request_uuid,
-            "candidates": [task.task_uid for task in proposal.candidates],
-            "certain": proposal.certain,
-            "adopted": proposal.certain and adopt,
-        }
-        for proposal in proposals
-    ]
-    _advise(desk.output, proposals, file, adopt=adopt)
-    desk.output.result({"proposals": documents}, [_proposal_line(proposal, adopt=adopt) for proposal in proposals])
+    paid = {(entry.key, entry.task_uid) for entry in await desk.picpik.recover() if entry.state is JobState.ACK}
+    rows = [_row_of(proposal, paid) for proposal in proposals]
+    _advise(desk.output, rows, file, adopted=bool(chosen) or any(row["adopted"] for row in rows))
+    lines = [f"{legible(key)}: {legible(task_uid)} (adopted)" for key, task_uid in chosen]
+    document = {"adopted": dict(chosen), "proposals": rows}
+    desk.output.result(document, [*lines, *map(_proposal_line, rows)])
 
 
-def _proposal_line(proposal: Proposal, *, adopt: bool) -> str:
-    candidates = ", ".join(legible(task.task_uid) for task in proposal.candidates) or "no running task fits"
-    mark = (" (adopted)" if adopt else " (certain)") if proposal.certain else ""
-    return f"{legible(proposal.entry.key)}: {candidates}{mark}"
+def _row_of(proposal: Proposal, paid: set[tuple[str, str | None]]) -> dict[str, Any]:
+    uids = [task.task_uid for task in proposal.candidates]
+    return {
+        "key": proposal.entry.key,
+        "request_uuid": proposal.entry.request_uuid,
+        "candidates": uids,
+        "certain": proposal.certain,
+        "adopted": any((proposal.entry.key, uid) in paid for uid in uids),
+    }
 
 
-def _advise(output: Output, proposals: tuple[Proposal, ...], file: Path, *, adopt: bool) -> None:
-    if not proposals:
+def _proposal_line(row: dict[str, Any]) -> str:
+    candidates = ", ".join(map(legible, row["candidates"])) or "no running task fits"
+    mark = " (adopted)" if row["adopted"] else " (certain)" if row["certain"] else ""
+    return f"{legible(row['key'])}: {candidates}{mark}"
+
+
+def _advise(output: Output, rows: list[dict[str, Any]], file: Path, *, adopted: bool) -> None:
+    if adopted:
+        output.note(f"fetch with: picpik journal recover {shlex.quote(legible(file))}")
+    elif not rows:
         output.note("no job has an unknown outcome")
-        return
-    path = shlex.quote(legible(file))
-    if any(proposal.certain for proposal in proposals):
-        advice = (
-            f"fetch with: picpik journal recover {path}" if adopt else f"adopt with: {reconcile_command(file)} --adopt"
-        )
-        output.note(f"certain means that the task can only be this job's; {advice}")
-    if not all(proposal.certain for proposal in proposals):
+    command = reconcile_command(file)
+    if any(row["certain"] and not row["adopted"] for row in rows):
+        output.note(f"certain means that the task can only be this job's; adopt with: {command} --adopt")
+    if not all(row["certain"] for row in rows):
         output.note(
-            "absence proves nothing: a quick task may have ended already; session.adopt(key, task_uid) takes a candidate"
-            " that you know is right, session.resubmit(key, request, accept_double_charge=True) pays again"
+            "absence proves nothing: a quick task may have ended already; a task that you know is right is taken over with:"
+            f" {command} --adopt-task KEY=UID; session.resubmit(key, request, accept_double_charge=True) pays again"
         )

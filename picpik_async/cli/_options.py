@@ -15,7 +15,7 @@ from picpik_async.errors import InvalidRequestError
 if TYPE_CHECKING:
     from types import EllipsisType
 
-__all__ = ["COMMON", "DRAWING", "WAITING", "Common", "Drawing", "Waiting", "box_of"]
+__all__ = ["COMMON", "DRAWING", "WAITING", "Common", "Drawing", "Waiting", "box_of", "choice_of"]
 
 
 @Parameter(name="*")
@@ -124,3 +124,16 @@ def box_of(text: str) -> tuple[int, int, int, int]:
         msg = f"--box {text!r} is not LEFT,TOP,RIGHT,BOTTOM in pixels, such as 40,60,120,140"
         raise InvalidRequestError(msg, field="box", value=text, allowed="LEFT,TOP,RIGHT,BOTTOM")
     return int(match[1]), int(match[2]), int(match[3]), int(match[4])
+
+
+def choice_of(text: str) -> tuple[str, str]:
+    """The key and the `TaskUID` out of "room-1=ckt3uqlrh4miq8mr9lgg".
+
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    key, _, task_uid = text.rpartition("=")
+    if not key or not task_uid:
+        msg = f"--adopt-task {text!r} is not KEY=UID, such as room-1=ckt3uqlrh4miq8mr9lgg"
+        raise InvalidRequestError(msg, field="adopt_task", value=text, allowed="KEY=UID")
+    return key, task_uid

@@ -6,10 +6,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from picpik_async._outcomes import kind_of
-from picpik_async.errors import PicpikError, SubmitPausedError
+from picpik_async.errors import (
+    ApiError,
+    PicpikError,
+    ResultExpiredError,
+    SubmitPausedError,
+    TaskFailedError,
+    TaskTerminatedError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from picpik_async.cli._output import Output
@@ -20,6 +27,7 @@ DONE: Final = "done"
 FAILED: Final = "failed"
 UNKNOWN: Final = "unknown"
 NOT_SENT: Final = "not_sent"
+_SPENT: Final = (TaskFailedError, TaskTerminatedError, ResultExpiredError)  # paid for, and over
 _STATUS: Final = {"done": DONE, "failed": FAILED, "unknown": UNKNOWN, "paused": NOT_SENT}
 
 
@@ -28,13 +36,27 @@ class Report:
 
     Attributes:
         counts: number of jobs by status.
+        ret_codes: number of jobs by the `RetCode` they were refused with, and are not sent again.
+        spent: number of jobs that are paid for and gave nothing, and are not sent again.
+
+    Args:
+        output: where everything is told.
+        not_charged: `RetCode`s after which a job is sent again.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, *, not_charged: Collection[int] = ()) -> None:
         self.counts: Counter[str] = Counter({DONE: 0, FAILED: 0, UNKNOWN: 0, NOT_SENT: 0})
+        self.ret_codes: Counter[int] = Counter()
+        self.spent = 0
+        self._not_charged = not_charged
         self._output = output
         self._jobs: list[dict[str, Any]] = []
         self._files: list[Path] = []
+
+    @property
+    def sent_again(self) -> int:
+        """How many jobs the same command goes on with."""
+        return self.counts[NOT_SENT] + self.counts[FAILED] - self.ret_codes.total() - self.spent
 
     def end(self, label: str, error: Exception | None, **facts: Any) -> None:
         """Note how a job has ended, and tell it if it has not ended well; *facts* are those of `add`."""
@@ -44,6 +66,9 @@ class Report:
                 self._output.note(f"stopped: {error}")
         elif told is not None:
             self._output.note(f"{label}: {told['type']}: {told['message']}")
+        if isinstance(error, ApiError) and error.ret_code not in self._not_charged:
+            self.ret_codes[error.ret_code] += 1
+        self.spent += isinstance(error, _SPENT)
         self.add(_STATUS[kind_of(error)], error=told, **facts)
 
     def add(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from picpik_async._config import Credentials
+from picpik_async._config import Credentials, Dialect
 from picpik_async._session import PicpikSession
 from picpik_async.cli._extras import emulator_class
 from picpik_async.cli._output import Output, resume_hint, wait_command
@@ -48,7 +48,12 @@ class Desk:
 
 
 def run(
-    command: Callable[[Desk], Awaitable[int | None]], *, as_json: bool, emulator: bool, journal: Path | None = None
+    command: Callable[[Desk], Awaitable[int | None]],
+    *,
+    as_json: bool,
+    emulator: bool,
+    journal: Path | None = None,
+    not_charged: tuple[int, ...] = (),
 ) -> int:
     """Run *command* on a session and return the exit code.
 
@@ -57,12 +62,14 @@ def run(
         as_json: results and errors are JSON documents.
         emulator: talk to an emulator that lives as long as the command.
         journal: the journal of the session.
+        not_charged: `RetCode`s after which a job was certainly not charged.
     """
     output = Output(as_json=as_json)
     known: set[str] = set()
 
     def work() -> int | None:
-        place = _embedded(emulator_class()(), journal) if emulator else _remote(known, journal)
+        options: Any = {"journal": journal, "dialect": Dialect(rejected_ret_codes=not_charged)}
+        place = _embedded(emulator_class()(), options) if emulator else _remote(known, options)
         return asyncio.run(_work(command, place, output, known))
 
     return attend(work, output, known=known, emulator=emulator, resumes=journal is not None and not emulator)
@@ -109,8 +116,8 @@ async def _work(
 
 
 @contextlib.asynccontextmanager
-async def _remote(known: set[str], journal: Path | None) -> AsyncIterator[PicpikSession]:
-    picpik = PicpikSession(journal=journal)
+async def _remote(known: set[str], options: dict[str, Any]) -> AsyncIterator[PicpikSession]:
+    picpik = PicpikSession(**options)
     try:
         async with picpik:
             yield picpik
@@ -119,8 +126,8 @@ async def _remote(known: set[str], journal: Path | None) -> AsyncIterator[Picpik
 
 
 @contextlib.asynccontextmanager
-async def _embedded(emulator: Emulator, journal: Path | None) -> AsyncIterator[PicpikSession]:
-    async with emulator, emulator.session(journal=journal) as picpik:
+async def _embedded(emulator: Emulator, options: dict[str, Any]) -> AsyncIterator[PicpikSession]:
+    async with emulator, emulator.session(**options) as picpik:
         yield picpik
 
 
