@@ -31,7 +31,7 @@ class Brake:
         clock: the time in seconds.
 
     Attributes:
-        stopped: nothing is to be submitted any more.
+        reason: why nothing is to be submitted any more; empty while it goes on.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Brake:
         *,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        self.stopped = False
+        self.reason = ""
         self._dialect = dialect
         self._balance = balance
         self._clock = clock
@@ -49,12 +49,16 @@ class Brake:
         self._refusals: int | None = 0
         self._looked_at = -math.inf
         self._looking = anyio.Lock()
-        self._reason = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is to be submitted any more."""
+        return bool(self.reason)
 
     def error(self) -> SubmitPausedError:
         """The error for a request that is not submitted any more."""
         msg = (
-            f"not submitted, and nothing was sent: {self._reason}; this map submits nothing more, and finishes what is paid;"
+            f"not submitted, and nothing was sent: {self.reason}; this map submits nothing more, and finishes what is paid;"
             " run the rest again later"
         )
         return SubmitPausedError(msg)
@@ -102,6 +106,4 @@ class Brake:
             )
 
     def _stop(self, reason: str) -> None:
-        if not self.stopped:
-            self.stopped = True
-            self._reason = reason
+        self.reason = self.reason or reason

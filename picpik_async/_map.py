@@ -73,6 +73,11 @@ class Outcomes:
         """How far it has come."""
         return Progress() if self._pipeline is None else self._pipeline.progress
 
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is submitted: no credits, only refusals, too many unknown outcomes; None while it goes on."""
+        return None if self._pipeline is None else self._pipeline.stopped
+
     def __aiter__(self) -> Self:
         return self
 
@@ -160,6 +165,11 @@ class _Pipeline:
         self._ready: deque[Outcome] = deque()
         self._news = anyio.Event()
         self._fault: BaseException | None = None
+
+    @property
+    def stopped(self) -> str | None:
+        """See `Outcomes.stopped`."""
+        return self._brake.reason or None
 
     async def take(self) -> Outcome:
         """The next outcome; raises as `Outcomes.__anext__`."""

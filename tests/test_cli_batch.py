@@ -159,6 +159,27 @@ def test_refusals_are_sent_again_once_they_are_known_to_be_free(
     assert 3 == len(emulator.ledger)
 
 
+def test_that_credits_ran_out_is_told_also_if_all_was_sent(
+    serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The balance explains the refusals; what else they might mean is left to whoever knows the code."""
+    serve(run_time=0.05, credits=2)
+    write(*keyed(3))
+
+    assert 1 == main(["batch", "jobs.jsonl"])
+
+    *_, stopped, hint = capfd.readouterr().err.splitlines()
+    code = re.fullmatch(
+        r"stopped: the credits .* have run out \(0 are left\), of which RetCode (\d+) may tell", stopped
+    )
+    assert code is not None
+    assert hint.endswith(
+        f"if RetCode {code[1]} was not charged: picpik batch jobs.jsonl … --not-charged-ret-code {code[1]}"
+    )
+    assert 1 == main(["batch", "jobs.jsonl", "--not-charged-ret-code", "-1", "--not-charged-ret-code", code[1]])
+    assert "run the same command again later" in capfd.readouterr().err
+
+
 def test_a_wrong_key_stops_the_batch(serve: Callable[..., Emulator], capfd: pytest.CaptureFixture[str]) -> None:
     """When all is refused from the start, most jobs are not even sent, and can be sent later."""
     serve(faults=["no-credits"])

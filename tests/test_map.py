@@ -595,6 +595,7 @@ async def test_closed_before_the_first_step() -> None:
     async with opened(studio) as picpik:
         outcomes = picpik.map(jobs(5))
         assert Progress() == outcomes.progress
+        assert outcomes.stopped is None
         await outcomes.aclose()
 
         assert [] == await taken(outcomes)
@@ -663,6 +664,8 @@ async def test_credits_run_out(codes: set[int]) -> None:
     [reason] = {str(outcome.error) for outcome in found if isinstance(outcome.error, SubmitPausedError)}
     assert "credits of the account have run out" in reason
     assert kinds[SubmitPausedError] == outcomes.progress.paused
+    assert outcomes.stopped is not None
+    assert outcomes.stopped in reason
 
 
 @pytest.mark.anyio

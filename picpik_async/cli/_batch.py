@@ -6,7 +6,7 @@ import contextlib
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from picpik_async.cli._report import DONE, UNKNOWN, Report
+from picpik_async.cli._report import DONE, NOT_SENT, UNKNOWN, Report
 from picpik_async.cli._run import FAILURE
 from picpik_async.errors import legible
 
@@ -59,6 +59,8 @@ async def run_batch(
         desk.output.note(
             f"files of {len(elsewhere)} jobs that were done earlier stay in {legible(elsewhere[0].parent)}"
         )
+    if outcomes.stopped and not report.counts[NOT_SENT]:  # else it was told with the first that was not sent
+        desk.output.note(f"stopped: {outcomes.stopped}")
     if journal is not None:
         for hint in _hints(report, jobs.path, journal):
             desk.output.note(hint)
