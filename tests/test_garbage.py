@@ -154,7 +154,7 @@ def test_names(tmp_path_factory: pytest.TempPathFactory, task_uid: str) -> None:
 
     assert folder == saved.parent
     assert saved.resolve().is_relative_to(folder.resolve())
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,128}-0\.png", saved.name)
+    assert re.fullmatch(r"(?=.{1,134}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*-0\.png", saved.name)
 
 
 async def use_journal(path: Path) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from picpik_async.errors import (
     SubmitPausedError,
     TaskFailedError,
     TaskTerminatedError,
+    TaskVanishedError,
     TransportError,
 )
 from picpik_async.testing import Answer, FakeTransport
@@ -852,6 +853,21 @@ async def test_files_that_were_moved(tmp_path: Path, late: bool) -> None:
     assert f"done earlier; its files are gone from {where}, and the service no longer has the pictures" == str(
         found[0].error
     )
+
+
+@pytest.mark.anyio
+async def test_a_task_that_vanished() -> None:
+    """A job that is not done has the poller's own error."""
+    studio = Studio()
+
+    async def play(request: dict[str, Any]) -> Any:
+        return {"RetCode": 0, "TaskDetailList": []} if "TaskUIDList" in request else await studio(request)
+
+    async with opened(play, poll=attrs.evolve(POLL, unknown_task_grace=0.05)) as picpik:
+        [outcome] = await taken(picpik.map(jobs(1)))
+
+    assert isinstance(outcome.error, TaskVanishedError)
+    assert "task-0" == outcome.task_uid
 
 
 async def write(path: Path, picpik: PicpikSession, changes: Callable[[int], dict[str, Any]], count: int) -> None:
