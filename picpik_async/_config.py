@@ -24,6 +24,7 @@ from picpik_async._settings import (
     set_of,
     status_words,
     to_codes,
+    to_hosts,
     to_words,
 )
 from picpik_async.errors import ConfigurationError
@@ -257,7 +258,7 @@ class Dialect:
         default=frozenset(), converter=to_codes, validator=set_of(int, "a set of whole numbers")
     )
     # No host of results is documented.
-    result_hosts: frozenset[str] = attrs.field(default=frozenset(), converter=to_words, validator=result_hosts)
+    result_hosts: frozenset[str] = attrs.field(default=frozenset(), converter=to_hosts, validator=result_hosts)
 
 
 @attrs.frozen(kw_only=True)

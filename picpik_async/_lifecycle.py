@@ -10,6 +10,7 @@ import ssl as ssl_module
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -56,6 +57,7 @@ class Lifecycle:
     ) -> None:
         _check_kinds(credentials=credentials, endpoint=endpoint, dialect=dialect, poll=poll, retry=retry, limits=limits)
         _check_kinds(journal=journal, ssl=ssl, proxy=proxy, transport=transport)
+        _check_proxy(proxy)
         self._credentials = credentials or Credentials.from_env()
         self._endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint or Endpoint.from_env()
         self._dialect = dialect or Dialect()
@@ -190,6 +192,18 @@ def _check_kinds(**options: object) -> None:
             kind = getattr(_KINDS[name], "__name__", _KINDS[name])
             msg = f"{name} is a {type(value).__name__}, but must be {kind}"
             raise ConfigurationError(msg)
+
+
+def _check_proxy(proxy: str | None) -> None:
+    """Refuse an address of no HTTP proxy; it is not quoted, since it may hold a password."""
+    try:
+        parts = urlsplit("http://localhost" if proxy is None else proxy)
+        fits = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and parts.path in {"", "/"}
+    except ValueError:
+        fits = False
+    if not fits or any(char.isspace() for char in proxy or ""):
+        msg = "proxy must be scheme (http or https), host and port of an HTTP proxy, such as http://user:password@proxy:3128"
+        raise ConfigurationError(msg)
 
 
 def _stop_soon(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +26,7 @@ __all__ = [
     "set_of",
     "status_words",
     "to_codes",
+    "to_hosts",
     "to_words",
 ]
 
@@ -74,7 +77,40 @@ def set_of(
 
 
 status_words: Final = set_of(str, "a set of status words")
-result_hosts: Final = set_of(str, "a set of host names")
+_HOST: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*", re.ASCII)
+
+
+def to_hosts(values: Iterable[str]) -> frozenset[str]:
+    """Host names as they are compared: without a final dot, brackets or capitals."""
+    hosts: Any = _to_set(values)
+    return frozenset(map(_to_host, hosts)) if isinstance(hosts, frozenset) else hosts
+
+
+def _to_host(host: Any) -> Any:
+    if not isinstance(host, str):
+        return host
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host.removesuffix(".")
+    return inner.lower()
+
+
+def result_hosts(settings: object, field: attrs.Attribute[Any], value: Any) -> None:
+    """A validator: whether all are hosts, as `to_hosts` gives them."""
+    allowed = "a set of plain host names, such as 'cdn.example.com', without scheme, port, path or wildcard"
+    set_of(str, allowed)(settings, field, value)
+    for host in value:
+        if not _HOST.fullmatch(host) or (":" in host and not _is_ip(host)):
+            msg = f"{type(settings).__name__}.{field.name} contains {host!r}, but must be {allowed}"
+            raise ConfigurationError(msg)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 formats: Final = set_of(str, "a set of 'png', 'jpeg' and 'webp'", frozenset({"png", "jpeg", "webp"}))
 
 

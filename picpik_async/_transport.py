@@ -293,12 +293,18 @@ def translate(error: Exception, url: str, stage: str, *, settings: str = "the en
         settings: what may be set wrong if the name of the host is not known, and "and".
     """
     number = getattr(error, "errno", None)
-    hint, retries = _diagnose(error, settings)
+    of_proxy = _is_of_proxy(error, url)
+    hint, retries = _diagnose(error, "the proxy's address and " if of_proxy else settings)
     reason = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 and not hint else ""
-    of_proxy = isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError))
     whom = f"the proxy, on the way to {host_of(url)}" if of_proxy else host_of(url)
     msg = f"{stage}: {type(error).__name__}{reason} with {whom}{hint}"
     return TransportError(msg, stage=stage, retries=retries)
+
+
+def _is_of_proxy(error: Exception, url: str) -> bool:
+    if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+        return True
+    return isinstance(error, aiohttp.ClientConnectorError) and error.host != urlsplit(url).hostname
 
 
 def host_of(url: str) -> str:

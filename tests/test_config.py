@@ -385,3 +385,47 @@ def test_the_default_dialect_is_what_the_pages_show() -> None:
 def test_threads_are_few_by_default() -> None:
     """The package's own threads leave room for others."""
     assert Limits().threads in range(1, 5)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("cdn.example.com", "cdn.example.com"),
+        ("CDN.Example.com.", "cdn.example.com"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("localhost", "localhost"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[2606:4700::1111]", "2606:4700::1111"),
+        ("2606:4700::ABCD", "2606:4700::abcd"),
+    ],
+)
+def test_result_hosts_are_kept_as_they_are_compared(written: str, meant: str) -> None:
+    """However a host is written, results are fetched from there."""
+    assert frozenset({meant}) == Dialect(result_hosts=[written]).result_hosts
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "*.cdn.com",
+        "https://cdn.com",
+        "cdn.com:443",
+        "CDN.com ",
+        " cdn.com",
+        "cdn.com/a",
+        "cdn..com",
+        ".cdn.com",
+        "",
+        ".",
+        "[cdn.com]",
+        "[::1]:443",
+        "1:2",
+        "b\u00fccher.example",
+        "u@cdn.com",
+        "cdn.com\n",
+    ],
+)
+def test_result_hosts_that_would_never_match(host: str) -> None:
+    """What is no plain host is refused, as no result would be fetched."""
+    with pytest.raises(ConfigurationError, match=r"Dialect\.result_hosts contains .*, but must be a set of plain host"):
+        Dialect(result_hosts={"cdn.example", host})
