@@ -471,3 +471,63 @@ async def submits(url: str) -> list[str]:
             except aiohttp.ClientError:
                 found.append("lost")
     return found
+
+
+@pytest.mark.parametrize("fault", ["lose-answer:0.05x2", Fault("lose-answer", share=0.05, count=2)])
+def test_one_fault_needs_no_list(fault: Fault | str) -> None:
+    """A single fault may stand alone."""
+    (found,) = Plan(fault, seed=0)._faults
+
+    assert Fault("lose-answer", share=0.05, count=2) == found
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        (5, "faults is a int, but must be faults"),
+        (None, "faults is a NoneType, but must be faults"),
+        ([5], "fault '5' is unknown"),
+        ([None], "fault 'None' is not written"),
+        (["taken-429@5"], "after of fault 'taken-429' is 5, but must be unset, as this fault takes no number"),
+        (["x" * 5000], "^fault 'x{99}…' is unknown; .{1,400}$"),
+    ],
+)
+def test_what_is_no_fault(faults: Any, words: str) -> None:
+    """What is no fault is refused before the emulator starts, and told in a line."""
+    with pytest.raises(ConfigurationError, match=words):
+        Emulator(faults=faults)
+
+
+@pytest.mark.anyio
+async def test_ipv6() -> None:
+    """The emulator serves on IPv6, too."""
+    async with Emulator(host="::1") as emulator, emulator.session() as picpik:
+        assert emulator.url.startswith("http://[::1]:")
+        assert 300 == (await picpik.balance()).total_credits
+
+
+@pytest.mark.anyio
+async def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A charge that could be written down only in part is written whole with the next one."""
+    file, write, full = LedgerFile(tmp_path / "ledger"), os.write, [False, True]
+
+    def until_full(descriptor: int, data: bytes) -> int:
+        if full and full.pop(0):
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:20] if full else data)
+
+    a, b = (
+        LedgerEntry(request_uuid=uuid, task_uid="t", action="", time=1, cost=1, parameters={}, images=())
+        for uuid in "ab"
+    )
+    await file.open()
+    monkeypatch.setattr(os, "write", until_full)
+    with pytest.raises(OSError, match="No space"):
+        await file.append(a)
+    assert b"" == (tmp_path / "ledger").read_bytes()
+    await file.append(b)
+    monkeypatch.undo()
+    await file.aclose()
+
+    lines = (tmp_path / "ledger").read_text().splitlines()
+    assert ["a", "b"] == [json.loads(line)["request_uuid"] for line in lines]

@@ -83,7 +83,7 @@ def _nature(name: str) -> _Nature:
         moment, on = (Moment.ANSWER, ("submit",)) if taken else (Moment.REQUEST, _ANY)
         return _Nature(moment, on, after=name in RETRY_STATUSES)
     known = ", ".join(NATURES)
-    msg = f"fault {legible(name)!r} is unknown; known are {known}, 400 to 599, and taken-400 to taken-599"
+    msg = f"fault {legible(name, limit=100)!r} is unknown; known are {known}, 400 to 599, and taken-400 to taken-599"
     raise ConfigurationError(msg)
 
 
@@ -172,7 +172,7 @@ class Fault:
         """
         match = _SPELLING.fullmatch(text)
         if match is None:
-            msg = f"fault {legible(text)!r} is not written [ON.]NAME[@AFTER][:SHARE][xCOUNT], such as poll.504:0.1"
+            msg = f"fault {legible(text, limit=100)!r} is not written [ON.]NAME[@AFTER][:SHARE][xCOUNT], such as poll.504:0.1"
             raise ConfigurationError(msg)
         given: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value is not None}
         for name, kind in (("share", _number), ("count", int), ("after", int)):

@@ -74,9 +74,14 @@ class LedgerFile:
             self._written += len(lines)
 
     def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        end = os.fstat(self._file).st_size
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, end)  # half a line would spoil the next; the lines are written with those to come
+            raise
 
     async def aclose(self) -> None:
         """Close the file."""

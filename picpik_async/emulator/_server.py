@@ -84,7 +84,7 @@ class Emulator:
         error_share: float = 0.0,
         fail: Callable[[Mapping[str, Any]], str | None] | None = None,
         retention: float = 24 * 3600.0,
-        faults: Iterable[Fault | str] = (),
+        faults: Iterable[Fault | str] | Fault | str = (),
         seed: int = 0,
         ledger_file: str | PathLike[str] | None = None,
     ) -> None:
@@ -145,7 +145,8 @@ class Emulator:
                 await self._ledger_file.open()
                 stack.push_async_callback(self._ledger_file.aclose)
             listener = self._listen()
-            self.url = f"http://{self._host}:{listener.getsockname()[1]}"
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            self.url = f"http://{host}:{listener.getsockname()[1]}"
             self._service.open(self.url)
             stack.push_async_callback(self._service.aclose)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -158,7 +159,8 @@ class Emulator:
 
     def _listen(self) -> socket.socket:
         try:
-            return socket.create_server((self._host, self._port))
+            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+            return socket.create_server((self._host, self._port), family=family)
         except OSError as error:
             msg = (
                 f"the emulator cannot listen on {self._host} port {self._port} ({error.strerror}); choose another port"
