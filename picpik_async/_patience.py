@@ -33,12 +33,14 @@ class Patience:
 
     Attributes:
         stage: how far the exchange got: `connect`, `send`, `headers` or `body`.
+        stall_timeout: see `Limits`.
     """
 
     def __init__(self, scope: anyio.CancelScope, limits: Limits, *, min_rate: float = math.inf) -> None:
         self._scope = scope
         self._limits = limits
         self._min_rate = min_rate
+        self.stall_timeout = limits.stall_timeout
         self.start_connecting()
 
     def start_connecting(self) -> None:

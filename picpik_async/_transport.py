@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AiohttpTransport", "Answer", "BeforeTail", "Transport", "host_of", "new_client", "translate"]
 
 BeforeTail = Callable[[], Awaitable[None]]
+_LOOKS: Final = 8  # for progress in the time after which there must have been some
 USER_AGENT: Final = f"picpik_async/{version('picpik-async')}"
 
 
@@ -203,11 +204,11 @@ class _Payload(aiohttp.payload.Payload):
             async for data in head:
                 view = memoryview(data)  # does not show its bytes in a traceback with locals, of asyncio's log neither
                 del data
-                await writer.write(view)
-                size = len(view)
-                del view  # the connection has its own copy of what is not sent yet
-                await writer.drain()
-                self._patience.note_sent(size)
+                with _Outflow(self._open_connection(), self._patience, len(view)) as outflow:
+                    await writer.write(view)
+                    del view  # the connection has its own copy of what is not sent yet
+                    await writer.drain()
+                    outflow.note(0)
         self._open_connection()
         if self._before_tail is not None:
             self._patience.suspend()
@@ -223,6 +224,41 @@ class _Payload(aiohttp.payload.Payload):
             msg = "send: the connection ended before the request was complete"
             raise TransportError(msg, stage="send")
         return self._connection
+
+
+class _Outflow:
+    """Notes the progress of a slice while it leaves, since a slow line may take long over one.
+
+    Args:
+        connection: what it leaves through.
+        patience: what it is noted in.
+        size: bytes.
+    """
+
+    def __init__(self, connection: asyncio.Transport, patience: Patience, size: int) -> None:
+        self._connection = connection
+        self._patience = patience
+        self._left = size
+
+    def __enter__(self) -> Self:
+        self._look_later()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def note(self, left: int) -> None:
+        """So many bytes have not left yet."""
+        if left < self._left:
+            self._patience.note_sent(self._left - left)
+            self._left = left
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._patience.stall_timeout / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        self.note(self._connection.get_write_buffer_size())
+        self._look_later()
 
 
 def new_client(

@@ -309,6 +309,27 @@ async def test_slow_upload_may_take_its_time() -> None:
     assert time.monotonic() - start > 1
 
 
+async def test_a_slice_may_take_its_time() -> None:
+    """Bytes that leave are progress, however large the slice is that they are of."""
+
+    def slowly(exchange: Exchange) -> None:
+        exchange.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        for size in range(0, exchange.length, 200_000):
+            exchange.read(size)
+            exchange.stopped.wait(0.02)
+        exchange.read()
+        exchange.answer({})
+
+    with FaultServer(slowly) as server:
+        body = await large_body(1600)  # 10 MB
+        body._step = 9_000_000
+        async with connected(server, stall_timeout=0.4) as transport:
+            start = time.monotonic()
+            assert 200 == (await transport.send(body, before_tail=nothing)).status
+
+    assert time.monotonic() - start > 0.8
+
+
 async def test_slow_upload_has_a_minimum_rate() -> None:
     """A server that keeps taking a little is given up, too, if it is too little in the long run."""
 
