@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import traceback
 from typing import TYPE_CHECKING
 
@@ -65,3 +66,43 @@ def test_a_class() -> None:
         Value("canary" + "-key")
 
     assert "canary-key" not in repr([frame.f_locals for frame, _ in traceback.walk_tb(caught.tb.tb_next)])
+
+
+class Upload:
+    """An object of the user's, with a mistake deep inside."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __fspath__(self) -> str:
+        return self._deeply()
+
+    def _deeply(self) -> str:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [TypeError("mine"), KeyError("mine")])
+def test_mistakes_of_the_users_own_objects(error: Exception) -> None:
+    """What an object raises that was passed is told by its type, with the user's own frames behind it, and only those."""
+
+    def deeper(value: Upload, secret: str) -> str:
+        del secret
+        return os.path.join(value, "x")  # noqa: PTH118 - goes through the standard library
+
+    inner = sealed(deeper)
+    with pytest.raises(InvalidRequestError, match=f"^{type(error).__name__} was raised by an object") as caught:
+        sealed(inner)(Upload(error), "canary" + "-key")
+
+    assert error is caught.value.__cause__
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert ["__fspath__", "_deeply"] == names[-2:]
+    assert not any("/_sealed.py" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def test_mistakes_of_our_own_are_not_blamed_on_the_user() -> None:
+    """What nobody but this package, or a library, has raised is what it is."""
+    with pytest.raises(UnicodeDecodeError):
+        sealed(bytes.decode)(b"\xff")
+    with pytest.raises(TypeError) as caught:
+        sealed(os.path.join)(5, "x")  # type: ignore[call-overload]
+    assert None is caught.value.__cause__
