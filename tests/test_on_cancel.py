@@ -16,6 +16,8 @@ from picpik_async._entries import JobState
 from picpik_async.errors import (
     InvalidRequestError,
     PicpikError,
+    RequestTimeoutError,
+    SubmitOutcomeUnknownError,
     TaskTimeoutError,
 )
 from picpik_async.testing import Answer, FakeTransport
@@ -462,3 +464,64 @@ async def test_any_moment(way: str) -> None:
         assert way == "kill" or taken == service.terminated
         seen.add(len(taken))
     assert {0, 1} == seen
+
+
+async def test_another_job_under_way() -> None:
+    """Submits of other jobs have no say."""
+    service = Service()
+    async with session(service) as picpik:
+        running = run(picpik)
+        await until(service, "ModifyMaskedPixels")
+        other = asyncio.create_task(picpik.submit(job().with_seed(2)))
+        while 2 > service.actions.count("ModifyMaskedPixels"):
+            await anyio.lowlevel.checkpoint()
+        service.take = anyio.Event()
+        third = asyncio.create_task(picpik.submit(job().with_seed(3)))
+        while 3 > service.heads:
+            await anyio.lowlevel.checkpoint()
+        running.cancel()
+        service.answer.set()
+        await cancelled(running)
+        service.take.set()
+        await other
+        await third
+
+    assert [f"task-{UUID}"] == service.terminated
+
+
+async def test_equal_job_not_yet_sent(tmp_path: Path) -> None:
+    """Who waits for an equal job that the service cannot have yet is told just that when time is up."""
+    service = Service()
+    service.take = anyio.Event()
+    async with session(service, journal=tmp_path / "jobs.sqlite") as picpik:
+        first = asyncio.create_task(picpik.submit(job()))
+        while not service.heads:
+            await anyio.lowlevel.checkpoint()
+        with pytest.raises(RequestTimeoutError, match="another submit of this job is under way, and has not ended"):
+            await picpik.run(job(), timeout=0.05)
+        service.take.set()
+        service.answer.set()
+        await first
+
+    assert 1 == service.actions.count("ModifyMaskedPixels")
+
+
+async def test_salvaged_task_that_nobody_knows() -> None:
+    """A uid out of a broken answer is believed only if the service knows the task within a few seconds."""
+
+    def respond(request: dict[str, Any]) -> Any:
+        if request["Action"] == "ListTasksDetails":
+            return {"RetCode": 0, "TaskDetailList": []}
+        return Answer(200, b'{"RetCode": 0, "TaskUID": "strange"', broken="reset")
+
+    transport = FakeTransport(respond)
+    async with PicpikSession(CREDENTIALS, transport=transport) as picpik:
+        submit = asyncio.create_task(picpik.submit(job()))
+        while not submit.done():
+            await anyio.wait_all_tasks_blocked()
+            skip(1)
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await submit
+
+    assert "strange" == caught.value.task_uid
+    assert 5 == [request["Action"] for request in transport.requests].count("ListTasksDetails")

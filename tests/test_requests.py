@@ -495,6 +495,8 @@ def test_a_job_says_itself_what_it_needs() -> None:
         Job().check()
     with pytest.raises(NotImplementedError):
         Job().settled({}, Dialect())
+    with pytest.raises(NotImplementedError):
+        Job().seeded(1)
 
 
 @pytest.mark.parametrize(
