@@ -429,3 +429,9 @@ def test_result_hosts_that_would_never_match(host: str) -> None:
     """What is no plain host is refused, as no result would be fetched."""
     with pytest.raises(ConfigurationError, match=r"Dialect\.result_hosts contains .*, but must be a set of plain host"):
         Dialect(result_hosts={"cdn.example", host})
+
+
+def test_result_hosts_that_are_no_text() -> None:
+    """A host is text."""
+    with pytest.raises(ConfigurationError, match=r"Dialect\.result_hosts is .*, but must be a set of plain host names"):
+        Dialect(result_hosts={5})  # type: ignore[arg-type]
