@@ -10,6 +10,8 @@ import anyio
 from picpik_async.errors import RequestTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from picpik_async._config import Limits
 
 __all__ = ["Patience"]
@@ -30,16 +32,25 @@ class Patience:
         scope: see there.
         limits: how long.
         min_rate: bytes per second; an answer's body that comes as fast may take longer than `Limits.request_timeout`.
+        clock: that of the event loop; anyio's own cannot be asked from a callback.
 
     Attributes:
         stage: how far the exchange got: `connect`, `send`, `headers` or `body`.
         stall_timeout: see `Limits`.
     """
 
-    def __init__(self, scope: anyio.CancelScope, limits: Limits, *, min_rate: float = math.inf) -> None:
+    def __init__(
+        self,
+        scope: anyio.CancelScope,
+        limits: Limits,
+        *,
+        min_rate: float = math.inf,
+        clock: Callable[[], float] = anyio.current_time,
+    ) -> None:
         self._scope = scope
         self._limits = limits
         self._min_rate = min_rate
+        self._clock = clock
         self.stall_timeout = limits.stall_timeout
         self.start_connecting()
 
@@ -53,7 +64,7 @@ class Patience:
 
     def note_sent(self, size: int) -> None:
         """*size* bytes have left; what was fast saves up no more than one stall."""
-        stalled = anyio.current_time() + self._limits.stall_timeout
+        stalled = self._clock() + self._limits.stall_timeout
         too_slow = self._scope.deadline + size / self._limits.min_upload_rate
         self._wait_until((stalled, "stall_timeout"), (too_slow, "min_upload_rate"))
 
@@ -68,12 +79,12 @@ class Patience:
     def start_reading(self) -> None:
         """The head of the answer has arrived."""
         self._enter("body", "request_timeout")
-        self._start = anyio.current_time()
+        self._start = self._clock()
         self.note_received(0)
 
     def note_received(self, size: int) -> None:
         """So far *size* bytes of the answer's body have arrived."""
-        now = anyio.current_time()
+        now = self._clock()
         in_time = min(now, self._start + size / self._min_rate)
         self._wait_until(
             (now + self._limits.stall_timeout, "stall_timeout"),
@@ -91,7 +102,7 @@ class Patience:
 
     def _enter(self, stage: str, setting: str) -> None:
         self.stage = stage
-        self._wait_until((anyio.current_time() + getattr(self._limits, setting), setting))
+        self._wait_until((self._clock() + getattr(self._limits, setting), setting))
 
     def _wait_until(self, *ends: tuple[float, str]) -> None:
         """Let the first of *ends*, each of which a setting stands for, be the deadline."""

@@ -114,7 +114,7 @@ class AiohttpTransport:
         """The answer, or why there is none; returned, since what is raised here has foreign errors as its context."""
         client = self._reads if before_tail is None else self._submits
         with anyio.CancelScope() as scope:
-            patience = Patience(scope, self._limits)
+            patience = Patience(scope, self._limits, clock=asyncio.get_running_loop().time)
             payload = _Payload(body, before_tail, patience)
             try:
                 return await self._exchange(client, payload, patience, arrived)
