@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -26,11 +27,13 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
 
-async def end_of(course: Callable[[Patience], Awaitable[None]], **rate: float) -> tuple[float, str, str]:
+async def end_of(
+    course: Callable[[Patience], Awaitable[None]], *, min_rate: float = math.inf
+) -> tuple[float, str, str]:
     """When an exchange that takes this *course*, and then stands still, is given up; at which stage, and why."""
     start = anyio.current_time()
     with anyio.CancelScope() as scope:
-        patience = Patience(scope, LIMITS, **rate)
+        patience = Patience(scope, LIMITS, min_rate=min_rate)
         await course(patience)
         await anyio.sleep_forever()
     error = patience.error("localhost")
