@@ -338,7 +338,9 @@ class _Connection(asyncio.Protocol):
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             else:  # TLS knows no half-closed connection, but TCP below it does
-                self.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+                connection = self.transport.get_extra_info("socket")
+                with contextlib.suppress(AttributeError, OSError):  # the client is gone, and the socket with it
+                    connection.shutdown(socket.SHUT_WR)
 
     def _resume(self) -> None:
         if not self.transport.is_closing():
