@@ -86,6 +86,11 @@ class Ledger:
         self._writing = self._writing or loop.create_task(self._write_all())
         return self._written
 
+    @property
+    def busy(self) -> bool:
+        """Whether lines are on their way to the disk."""
+        return self._writing is not None
+
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._written is not None:
@@ -431,9 +436,9 @@ class LedgerServer:
         await ledger.aclose()
 
     def settle(self) -> None:
-        """Wait until all clients are gone, and so nothing more can be charged."""
+        """Wait until all clients are gone, and so nothing more can be charged, and the ledger is written."""
         end = time.monotonic() + SECONDS
-        while self._connections:
+        while self._connections or self.service.ledger.busy:
             assert time.monotonic() < end, "a client keeps its connection"
             time.sleep(0.005)
 
