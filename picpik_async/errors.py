@@ -117,7 +117,7 @@ class InvalidRequestError(PicpikError, ValueError):
     ) -> None:
         super().__init__(message, **ids)
         self.field = field
-        self.value = (
+        self.value: Any = (
             f"({len(value)} bytes)" if isinstance(value, (bytes, bytearray)) else value
         )  # most likely a picture
         self.allowed = allowed
