@@ -55,13 +55,19 @@ class Brake:
         """Whether nothing is to be submitted any more."""
         return bool(self.reason)
 
-    def error(self) -> SubmitPausedError:
-        """The error for a request that is not submitted any more."""
+    def check(self) -> None:
+        """Let a request pass.
+
+        Raises:
+            SubmitPausedError: nothing is submitted any more.
+        """
+        if not self.stopped:
+            return
         msg = (
             f"not submitted, and nothing was sent: {self.reason}; this map submits nothing more, and finishes what is paid;"
             " run the rest again later"
         )
-        return SubmitPausedError(msg)
+        raise SubmitPausedError(msg)
 
     def paused(self) -> None:
         """Stop, since the session has paused all submits."""

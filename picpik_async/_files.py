@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["flush_folder", "write_atomically"]
 
 _PARTIAL: Final = re.compile(r"\..{0,50}\.[0-9a-f]{16}\.part", re.DOTALL)
 _STALE_SECONDS: Final = 3600.0  # far longer than any write takes
@@ -43,17 +43,17 @@ def write_atomically(data: bytes, target: Path) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _flush(target.parent)
+    flush_folder(target.parent)
 
 
 def _make_folder(folder: Path) -> None:
     missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
-        _flush(path.parent)
+        flush_folder(path.parent)
 
 
-def _flush(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Have the names in *folder* on the disk, where that can be asked for."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

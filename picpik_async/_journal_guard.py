@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 from typing import Final
 
+from picpik_async._files import flush_folder
 from picpik_async.errors import JournalError, legible
 
 __all__ = ["Lock", "create_private", "kind_of_file_system", "mounts", "refuse_links", "refuse_network"]
@@ -138,11 +139,7 @@ def create_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
         return
     os.close(file)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_folder(path.parent)
 
 
 class Lock:

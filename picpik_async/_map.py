@@ -21,7 +21,6 @@ from picpik_async._folder import prepare_folder
 from picpik_async._link import Link
 from picpik_async._outcomes import Item, Outcome, Progress, kind_of, without_frames
 from picpik_async._ranges import refused
-from picpik_async._records import Line, settled_uid
 from picpik_async._requests import GetCreditBalance, Job
 from picpik_async._slots import RESULT_LIFETIME, Slots
 from picpik_async.errors import (
@@ -262,9 +261,8 @@ class _Pipeline:
 
     async def _submit(self, item: Item) -> JournalEntry | None:
         """Send the request, unless it is paid for; returns what the journal says of it."""
-        if self._brake.stopped:
-            return await self._paid_before(item)
-        submit = self._session._new_submit(item.request, key=self._journal_key(item))
+        key = None if self._session._records.journal is None else item.key
+        submit = self._session._new_submit(item.request, key=key, gate=self._brake.check)
         try:
             item.task_uid = await self._engine.submit(submit)
         except SubmitPausedError:
@@ -281,31 +279,6 @@ class _Pipeline:
             self._brake.taken()
         self._count(**{"submitted" if submit.committed else "resumed": 1})
         return submit.entry
-
-    def _journal_key(self, item: Item) -> str | None:
-        return None if self._session._records.journal is None else item.key
-
-    async def _paid_before(self, item: Item) -> JournalEntry:
-        """What the journal says of a job that is not to be sent any more.
-
-        Raises:
-            SubmitPausedError: it is not paid for.
-        """
-        submit = self._session._new_submit(item.request, key=self._journal_key(item))
-        records, shop = self._session._records, self._engine._workshop
-        line = Line(records, self._journal_key(item))
-        try:
-            item.request.check()
-            entry = await line.claim(item.request, submit.request_uuid, shop)
-        finally:
-            line.release()
-        item.task_uid = None if entry is None else settled_uid(entry, shop.dialect)
-        if entry is None or item.task_uid is None:
-            raise self._brake.error()
-        item.key = entry.key
-        records.tasks[item.task_uid] = None
-        self._count(resumed=1)
-        return entry
 
     async def _finish(self, item: Item, entry: JournalEntry | None) -> None:
         """Await the task and save its pictures, unless an earlier run has done so."""

@@ -61,6 +61,7 @@ class Submit:
         key: names the job in the journal.
         anew: pay again, whatever the journal says.
         deadline: no attempt starts after this time, on the loop's clock.
+        gate: raises `SubmitPausedError` if nothing is to be paid for any more; what is paid is resumed all the same.
 
     Attributes:
         request_uuid: see above.
@@ -78,6 +79,7 @@ class Submit:
         key: str | None = None,
         anew: bool = False,
         deadline: float | None = None,
+        gate: Callable[[], None] = lambda: None,
     ) -> None:
         self.request_uuid = request_uuid
         self.committed = False
@@ -88,6 +90,7 @@ class Submit:
         self._records = records
         self._line = Line(records, key, anew=anew)
         self._deadline = deadline
+        self._gate = gate
         self._probe = False
         self._spent = 0
         self._salvaged: str | None = None
@@ -120,7 +123,7 @@ class Submit:
         Raises:
             InvalidRequestError: found locally, nothing was sent.
             JournalError: the journal cannot be read or written; nothing was sent.
-            SubmitPausedError: too many outcomes are unknown; nothing was sent.
+            SubmitPausedError: too many outcomes are unknown, or the gate is shut; nothing was paid.
             TransportError: the service certainly did not get the whole request.
             ApiError: `RetCode` is not 0.
             HttpStatusError: the request was refused.
@@ -131,7 +134,7 @@ class Submit:
             with self._scope:
                 self.uid = await self._run(shop, confirm)
                 self._records.tasks[self.uid] = None
-                self._records.unknown.pop(self.request_uuid, None)
+                self._records.settled(self.request_uuid, self._line.key)
                 self._log("submitted", start, task_uid=self.uid)
                 return self.uid
         except PicpikError as error:
@@ -180,7 +183,7 @@ class Submit:
             return uid
         if self._line.entry is not None:
             self.request_uuid = self._line.entry.request_uuid
-        shop.breaker.check()
+        self._check_open(shop)
         if images is None:
             images = await shop.open_images(self._request.images())
         request = self._line.intend(self._request.settled(images, shop.dialect), images)
@@ -198,6 +201,10 @@ class Submit:
             self._line.retract()
             await anyio.sleep(pause)
         return await self._attempt(shop, parameters, images, confirm)
+
+    def _check_open(self, shop: Workshop) -> None:
+        self._gate()
+        shop.breaker.check()
 
     def _pause(self, error: PicpikError, attempt: int, shop: Workshop) -> float | None:
         """Seconds until the next attempt, or None if there is to be none."""
@@ -271,7 +278,7 @@ class Submit:
         if self.committed:
             msg = "the transport asked for the tail a second time, and does not get it"
             raise TransportError(msg, stage="send")
-        shop.breaker.check()
+        self._check_open(shop)
         await self._line.commit()
         if self._aborted:  # while that was written; between this look and the mark nothing can come
             raise self._aborted_error()

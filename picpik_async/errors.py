@@ -117,9 +117,8 @@ class InvalidRequestError(PicpikError, ValueError):
     ) -> None:
         super().__init__(message, **ids)
         self.field = field
-        self.value: Any = (
-            f"({len(value)} bytes)" if isinstance(value, (bytes, bytearray)) else value
-        )  # most likely a picture
+        is_picture = isinstance(value, (bytes, bytearray))
+        self.value: Any = f"({len(value)} bytes)" if is_picture else value
         self.allowed = allowed
 
 

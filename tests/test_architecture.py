@@ -64,7 +64,7 @@ ALLOWED = {
     "_downloads": "_addresses _config _patience _retry _slots _threads _transfers _transport _verification errors",
     "_results": "_config _files _pixels _ranges _slots _verification errors",
     # what is on disk
-    "_journal_guard": "errors",
+    "_journal_guard": "_files errors",
     "_journal_file": "_entries _journal_guard errors",
     "_journal_writer": "_entries _journal_file errors",
     "_journal": "_entries _journal_file _journal_writer errors",
@@ -82,7 +82,7 @@ ALLOWED = {
     "_folder": "errors",
     "_outcomes": "_ranges errors",
     "_plan": "_ranges",
-    "_map": "_brake _endings _entries _folder _link _outcomes _ranges _records _requests _slots errors",
+    "_map": "_brake _endings _entries _folder _link _outcomes _ranges _requests _slots errors",
     "_lifecycle": "_breaker _config _downloads _endings _engine _journal _records _retry _sealed _transport _workshop errors",
     "_session": "_entries _lifecycle _link _map _plan _poller _ranges _recovery _requests _submits _tasks errors",
     "__init__": "_config _entries _images _inputs _map _outcomes _recovery _requests _results _session _tasks _types errors masks",

@@ -697,8 +697,8 @@ async def test_the_balance_is_asked_for_seldom() -> None:
     await brake.refused(ApiError(ret_code=1))
     brake.paused()
 
-    assert brake.stopped
-    assert "(5 are left), of which RetCode 1 may tell" in str(brake.error())
+    with pytest.raises(SubmitPausedError, match=r"\(5 are left\), of which RetCode 1 may tell"):
+        brake.check()
 
 
 @pytest.mark.anyio

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import attrs
 import pytest
 from jobs import CREDENTIALS, job
@@ -337,6 +340,25 @@ async def test_what_is_still_awaited(tmp_path: Path) -> None:
         service.gate.set()
 
         assert "task-0" == (await picpik.submit(job(), key="a-key")).uid
+
+
+@pytest.mark.anyio
+async def test_a_late_answer_lets_go_of_the_pictures(tmp_path: Path) -> None:
+    """A request is kept while its outcome is unknown, and no longer."""
+    service = Service()
+    service.gate = anyio.Event()
+    request = job()
+    gone = weakref.ref(request)
+    async with session(service, tmp_path / "jobs.sqlite") as picpik:
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await picpik.run(request, key="a-key", timeout=0.2)
+        service.gate.set()
+        while not picpik.tasks:
+            await anyio.lowlevel.checkpoint()
+        del request
+        gc.collect()
+
+        assert gone() is None
 
 
 @pytest.mark.anyio
