@@ -8,9 +8,8 @@ one request, and its signature and picture are checked.
 from __future__ import annotations
 
 import base64
+import functools
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -19,8 +18,7 @@ from typing import Any, Final
 import attrs
 
 from benchmarks import _pictures
-from benchmarks._client import Figures
-from benchmarks._machine import describe
+from benchmarks._harness import Plot, bars, interleave, python_figures, ratio, table
 from benchmarks._serving import serving
 from benchmarks._signature import signature
 
@@ -60,43 +58,32 @@ _COLUMNS: Final = {
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print a table, and return the figures."""
     plan = _QUICK if quick else _FULL
-    runs: dict[str, list[Figures]] = {way: [] for way in plan.rounds}
     with tempfile.TemporaryDirectory(prefix="picpik-benchmark-") as name:
         folder = Path(name)
         _pictures.make(folder, count=plan.pictures, width=plan.width, height=plan.height)
         size = median(path.stat().st_size for path in _pictures.find_pictures(folder))
-        for _ in range(plan.runs):
-            for way, rounds in plan.rounds.items():
-                runs[way].append(_run_once(way, folder, plan.pictures, rounds))
-    machine = describe()
-    print(
-        f"{plan.pictures} uploads of {size / 1e6:.1f} MB at the same time; median of {plan.runs} runs (least to most)"
-    )
-    print(machine)
-    print(_table(runs))
-    ratio = _median(runs["sdk"], "rate") / _median(runs["usual"], "rate")
-    print(f"SDK : usual way = {ratio:.1f} × the requests/s")
-    print(f"SDK : floor = {_median(runs['sdk'], 'rate') / _median(runs['floor'], 'rate'):.2f}")
-    return {
-        "machine": machine,
-        "plan": attrs.asdict(plan),
-        "runs": {way: [attrs.asdict(figures) for figures in each] for way, each in runs.items()},
-        "ratio": ratio,
-    }
+        ways = {
+            way: functools.partial(_run_once, way, folder, plan.pictures, rounds) for way, rounds in plan.rounds.items()
+        }
+        runs = interleave(ways, plan.runs)
+    title = f"{plan.pictures} uploads of {size / 1e6:.1f} MB at the same time"
+    print(f"{title}; median of {plan.runs} runs (least to most)")
+    print(table(runs, _COLUMNS))
+    ratios = {f"SDK : {way}": ratio(runs, "sdk", way, "rate") for way in ("usual", "floor")}
+    for name, value in ratios.items():
+        print(f"{name} = {value:.2f} × the requests/s")
+    plot = Plot(title=title, x="", panels=bars(runs, {"rate": "requests/s", "peak": "peak memory, MB"}))
+    return {"plan": attrs.asdict(plan), "runs": runs, "ratios": ratios, "plots": {"uploads": plot}}
 
 
-def _run_once(way: str, folder: Path, pictures: int, rounds: int) -> Figures:
+def _run_once(way: str, folder: Path, pictures: int, rounds: int) -> dict[str, float]:
     for path in _pictures.find_pictures(folder):
         path.read_bytes()  # so that no run waits for the disk
     kept = folder / "kept.json"
     with serving("benchmarks._sink", str(kept), str(pictures * rounds // 2)) as endpoint:
-        printed = _python("benchmarks._client", way, endpoint, str(folder), str(rounds))
+        figures = python_figures("benchmarks._client", way, endpoint, folder, rounds)
     _check(kept.read_bytes(), folder)
-    return Figures(**json.loads(printed))
-
-
-def _python(*arguments: str) -> str:
-    return subprocess.run([sys.executable, "-m", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
+    return figures
 
 
 def _check(body: bytes, folder: Path) -> None:
@@ -108,23 +95,3 @@ def _check(body: bytes, folder: Path) -> None:
     if claimed != signature(parameters) or not genuine or mask != _pictures.find_mask(folder).read_bytes():
         msg = "the request that was kept is not what should have been sent"
         raise ValueError(msg)
-
-
-def _median(runs: list[Figures], column: str) -> float:
-    return median(_values(runs, column))
-
-
-def _values(runs: list[Figures], column: str) -> list[float]:
-    return [getattr(figures, column) for figures in runs]
-
-
-def _table(runs: dict[str, list[Figures]]) -> str:
-    rows = [["", *_COLUMNS.values()]]
-    rows += [[way, *(_cell(each, column) for column in _COLUMNS)] for way, each in runs.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-
-
-def _cell(runs: list[Figures], column: str) -> str:
-    values = _values(runs, column)
-    return f"{median(values):,.1f} ({min(values):,.1f} to {max(values):,.1f})"

@@ -6,37 +6,55 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 _ROOT = Path(__file__).parents[1]
 
 
+def _benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True)  # noqa: S603
+
+
+def _quick(name: str, folder: Path) -> dict[str, Any]:
+    """The figures of a benchmark in tiny."""
+    done = _benchmark(name, "--quick", "--output", str(folder))
+    assert 0 == done.returncode, done.stderr
+    figures: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    assert figures["machine"] in done.stdout
+    assert (folder / f"{name}.txt").read_text() == done.stdout
+    return figures
+
+
 def test_uploads_run_and_report(tmp_path: Path) -> None:
-    """The upload benchmark, in tiny, compares the SDK with the usual way and the floor, and writes its figures."""
-    command = [sys.executable, "-m", "benchmarks", "uploads", "--quick", "--json", str(tmp_path)]
+    """The upload benchmark compares the SDK with the usual way and the floor, and writes its figures."""
+    figures = _quick("uploads", tmp_path)
 
-    printed = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, text=True).stdout  # noqa: S603
-
-    figures = json.loads((tmp_path / "uploads.json").read_text())
     assert {"sdk", "usual", "floor"} == set(figures["runs"])
-    assert figures["machine"] in printed
 
 
 def test_the_journal_runs_and_reports(tmp_path: Path) -> None:
-    """The journal's benchmark, in tiny, has figures with and without it."""
-    command = [sys.executable, "-m", "benchmarks", "journal", "--quick", "--json", str(tmp_path)]
+    """The journal's benchmark has figures with and without it."""
+    figures = _quick("journal", tmp_path)
 
-    printed = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, text=True).stdout  # noqa: S603
-
-    figures = json.loads((tmp_path / "journal.json").read_text())
     assert {"with", "without"} == set(figures["runs"])
-    assert figures["machine"] in printed
+
+
+def test_plots_are_drawn(tmp_path: Path) -> None:
+    """Beside the figures is a picture of them."""
+    pytest.importorskip("matplotlib", reason="extra bench")
+
+    figures = _quick("journal", tmp_path)
+
+    assert {f"{name}.png" for name in figures["plots"]} == {path.name for path in tmp_path.glob("*.png")}
 
 
 def test_unknown_names_are_refused() -> None:
     """A benchmark that does not exist is a usage error that names those that do."""
-    command = [sys.executable, "-m", "benchmarks", "uplaods"]
-
-    done = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True)  # noqa: S603
+    done = _benchmark("uplaods")
 
     assert 2 == done.returncode
-    assert "there are journal, uploads" in done.stderr
+    assert "journal" in done.stderr
+    assert "uploads" in done.stderr

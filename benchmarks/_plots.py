@@ -1,0 +1,99 @@
+"""Plots, described as data, so that they are among the figures, too; matplotlib is needed only to draw them."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Panel", "Plot", "bars", "draw"]
+
+_WIDTH, _HEIGHT = 7.0, 2.4  # inches; the height is that of a panel
+_SINGLE_HEIGHT = 4.2
+
+
+@attrs.frozen(kw_only=True)
+class Panel:
+    """A pair of axes.
+
+    Attributes:
+        y: what is measured, with its unit.
+        series: a line of points (x, y) for each name; bars if x is text. A dashed line if the name begins with `(`: a
+            target or a bound.
+        log: the y axis is logarithmic.
+    """
+
+    y: str
+    series: Mapping[str, Sequence[tuple[float | str, float]]]
+    log: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Plot:
+    """Panels, one above the other.
+
+    Attributes:
+        title: what it shows.
+        x: what the panels have in common, with its unit.
+        panels: from the top.
+        log: the x axis is logarithmic.
+    """
+
+    title: str
+    x: str
+    panels: Sequence[Panel]
+    log: bool = False
+
+
+def bars(runs: Mapping[str, Sequence[Mapping[str, float]]], columns: Mapping[str, str]) -> tuple[Panel, ...]:
+    """A panel for each of the *columns*, a bar for each way, medians all; for `Plot.panels`."""
+    return tuple(
+        Panel(y=heading, series={"": [(way, median(run[column] for run in each)) for way, each in runs.items()]})
+        for column, heading in columns.items()
+    )
+
+
+def draw(plot: Plot, path: Path) -> None:
+    """Draw to a PNG file.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - few want plots, and it takes a while
+
+    count = len(plot.panels)
+    figure = Figure(figsize=(_WIDTH, _SINGLE_HEIGHT if count == 1 else _HEIGHT * count), layout="constrained")
+    figure.suptitle(plot.title)
+    rows = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    for axes, panel in zip(rows, plot.panels, strict=True):
+        _draw_panel(axes, panel)
+        if plot.log:
+            axes.set_xscale("log")
+    rows[-1].set_xlabel(plot.x)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    for name, points in panel.series.items():
+        xs, ys = zip(*points, strict=True)
+        if isinstance(xs[0], str):
+            axes.bar_label(axes.bar(xs, ys, label=name), fmt="{:,.4g}")
+            axes.margins(y=0.15)
+        elif name.startswith("("):
+            axes.plot(xs, ys, "--", color="grey", label=name.strip("()"))
+        else:
+            axes.plot(xs, ys, "o-", label=name)
+    axes.set_ylabel(panel.y)
+    axes.set_axisbelow(True)
+    axes.grid(visible=True, alpha=0.3)
+    if any(panel.series):
+        axes.legend()
+    if panel.log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
