@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
@@ -20,3 +21,28 @@ def skip(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SkippingLoop)
     loop.skipped += seconds
+
+
+class _Patient(selectors.EpollSelector):
+    """A selector that never waits for time to pass, and tells how much would have."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready; if nothing is, the time is up."""
+        events: list[tuple[selectors.SelectorKey, int]] = super().select(None if timeout is None else 0)
+        if not events and timeout is not None:
+            self.skipped += max(0.0, timeout)
+        return events
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still while there is work, and otherwise jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self._patient = _Patient()
+        super().__init__(self._patient)
+
+    def time(self) -> float:
+        """The loop's clock."""
+        return self._patient.skipped

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 import pytest
-from trio.testing import MockClock
+from clocks import JumpingLoop
 
 from picpik_async._config import Dialect, PollPolicy
 from picpik_async._poller import Poller
@@ -45,8 +45,8 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 @pytest.fixture
 def anyio_backend() -> Any:
-    """Trio with a clock that jumps to the next timer."""
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
+    """A loop with a clock that jumps to the next timer."""
+    return "asyncio", {"loop_factory": JumpingLoop}
 
 
 def row(uid: str, word: str = "Running", **data: Any) -> TaskDetail:
