@@ -42,6 +42,14 @@ def test_the_journal_runs_and_reports(tmp_path: Path) -> None:
     assert {"with", "without"} == set(figures["runs"])
 
 
+def test_imports_run_and_report(tmp_path: Path) -> None:
+    """The import's benchmark has the libraries and the SDK, imported and in use."""
+    figures = _quick("imports", tmp_path)
+
+    assert 5 == len(figures["runs"])
+    assert {"ratio", "first_use"} <= set(figures)
+
+
 def test_plots_are_drawn(tmp_path: Path) -> None:
     """Beside the figures is a picture of them."""
     pytest.importorskip("matplotlib", reason="extra bench")
