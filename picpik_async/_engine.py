@@ -9,7 +9,6 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
-import anyio._backends._asyncio  # anyio would import it on first use, which stalls the loop for 10 to 20 ms
 
 from picpik_async import _wire
 from picpik_async._endings import closed_error

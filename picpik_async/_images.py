@@ -12,6 +12,7 @@ import anyio.to_thread
 import attrs
 
 from picpik_async import _pixels
+from picpik_async._backend import one_thread
 from picpik_async._blobs import as_file, too_large
 from picpik_async._config import Limits
 from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for, os_problem
@@ -178,7 +179,7 @@ class ImageSource:
         Raises:
             ImageError: as for `open`.
         """
-        limiter = anyio.CapacityLimiter(1)
+        limiter = await one_thread()
         opened = await self.open(limiter, Limits(), upright=False)
         return await anyio.to_thread.run_sync(_read_all, opened, limiter=limiter)
 
@@ -188,7 +189,7 @@ class ImageSource:
         Raises:
             ImageError: as for `open`, or the pixels are damaged.
         """
-        limiter = anyio.CapacityLimiter(1)
+        limiter = await one_thread()
         opened = await self.open(limiter, Limits())
         with _reporting(opened.field, opened.source):
             return await anyio.to_thread.run_sync(_decode, opened, limiter=limiter)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from picpik_async._backend import load_backend
 from picpik_async._breaker import SpendBreaker
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy, Secret
 from picpik_async._downloads import Downloads
@@ -68,7 +69,6 @@ class Lifecycle:
         self._ssl = ssl
         self._proxy = None if proxy is None else Secret(proxy)  # it may hold a password
         self._transport = transport
-        self._limiter = anyio.CapacityLimiter(self._limits.threads)
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
@@ -128,7 +128,13 @@ class Lifecycle:
             msg = "this PicpikSession belongs to another event loop; make one per event loop, and per asyncio.run()"
             raise ConfigurationError(msg)
 
+    @functools.cached_property
+    def _limiter(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(self._limits.threads)
+
     async def _open(self) -> Engine:
+        self._check_place()
+        await load_backend()
         self._check_place()
         # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew, when it
         # has let go of the journal.

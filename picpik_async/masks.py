@@ -18,9 +18,9 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
 import anyio.to_thread
 
+from picpik_async._backend import one_thread
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, require_format
 from picpik_async._ranges import shown
@@ -222,7 +222,7 @@ async def check(mask: ImageInput, image: ImageInput | None = None) -> None:
     """
     source, other = ImageSource.of(mask, field="mask"), None if image is None else ImageSource.of(image)
     del mask, image  # so that no traceback shows them
-    limiter = anyio.CapacityLimiter(1)
+    limiter = await one_thread()
     opened = await source.open(limiter, Limits(), field="mask")
     if other is not None:
         _require_same_size(await other.open(limiter, Limits()), opened)

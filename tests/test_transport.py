@@ -12,6 +12,7 @@ import time
 import tracemalloc
 import zlib
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -32,7 +33,7 @@ from picpik_async._body import Body, lay_out
 from picpik_async._config import Limits, Secret
 from picpik_async._images import ImageSource
 from picpik_async._patience import Patience
-from picpik_async._transport import AiohttpTransport, Answer, _Payload, translate
+from picpik_async._transport import USER_AGENT, AiohttpTransport, Answer, _Payload, translate
 from picpik_async.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -754,6 +755,11 @@ async def test_answer_at_the_limit() -> None:
         async with connected(server, max_answer_bytes=9) as transport:
             with pytest.raises(MalformedAnswerError):
                 await transport.send(small_body())
+
+
+def test_the_user_agent_has_the_version() -> None:
+    """It is written out, and agrees with the package's metadata."""
+    assert f"picpik_async/{version('picpik-async')}" == USER_AGENT
 
 
 def test_answer_does_not_show_its_body() -> None:

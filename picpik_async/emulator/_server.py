@@ -6,6 +6,7 @@ import socket
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import anyio._backends._asyncio  # anyio would import it on the event loop
 import anyio.to_thread
 import orjson
 from aiohttp import web
