@@ -1,89 +1,73 @@
-"""One way to upload, in a process of its own: `python -m benchmarks._client way endpoint folder rounds` prints figures."""
+"""One way to upload, in a process of its own: `python -m benchmarks._client work`, which is JSON, prints figures."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import importlib
+import itertools
 import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-import attrs
-
-from benchmarks._pictures import find_mask, find_pictures
+from benchmarks._gauges import Stalls, memory
+from benchmarks._pictures import find_pictures
+from benchmarks._work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-__all__ = ["Figures"]
-
-_PROBE_SECONDS: Final = 0.001
+    from collections.abc import Iterator
 
 
-@attrs.frozen(kw_only=True)
-class Figures:
-    """What one run measured.
+class _Pictures:
+    """Paths, over and over, until the time is up; counts them."""
 
-    Attributes:
-        rate: requests per second.
-        stall: milliseconds a sleeping task was woken too late, at worst.
-        peak: MB of memory in use at once, at most.
-        idle: MB of memory after the imports.
-        cpu: milliseconds of processor time per request, all threads together.
-    """
+    def __init__(self, work: Work) -> None:
+        self.count = 0
+        self._work = work
+        self._paths = itertools.cycle(find_pictures(Path(work.folder)))
+        self._end = time.perf_counter() + work.seconds
 
-    rate: float
-    stall: float
-    peak: float
-    idle: float
-    cpu: float
+    def __iter__(self) -> Iterator[Path]:
+        return self
+
+    def __next__(self) -> Path:
+        if self.count >= self._work.at_once and time.perf_counter() >= self._end:
+            raise StopIteration
+        self.count += 1
+        return next(self._paths)
 
 
-async def _measure(work: Coroutine[Any, Any, None], requests: int) -> Figures:
+async def _measure(work: Work) -> dict[str, float]:
+    """Upload all the time; the first upload, alone, is counted for stalls only, since it imports what is needed."""
     gc.collect()  # what the imports left behind is not what is measured; the collector stays on
-    idle = _memory("VmRSS")
-    done = asyncio.Event()
-    probe = asyncio.create_task(_worst_stall(done))
-    await asyncio.sleep(0)  # the probe is asleep when the work begins, so the first step counts too
-    cpu, start = time.process_time(), time.perf_counter()
-    await work
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    done.set()
-    return Figures(
-        rate=requests / seconds,
-        stall=await probe * 1e3,
-        peak=_memory("VmHWM"),
-        idle=idle,
-        cpu=cpu / requests * 1e3,
-    )
+    idle = memory("VmRSS")
+    way = importlib.import_module(f"benchmarks._{work.way}")
+    async with Stalls() as stalls, way.uploading(work) as upload_all:
+        await upload_all(iter(find_pictures(Path(work.folder))[:1]))
+        pictures = _Pictures(work)
+        cpu, start = time.process_time(), time.perf_counter()
+        await upload_all(pictures)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {
+        "rate": pictures.count / seconds,
+        "cpu": cpu / pictures.count * 1e3,
+        "peak": memory("VmHWM"),
+        "idle": idle,
+        "stall": stalls.worst,
+        "p999": stalls.p999,
+        "count": pictures.count,
+    }
 
 
-async def _worst_stall(done: asyncio.Event) -> float:
-    worst = 0.0
-    while not done.is_set():
-        start = time.perf_counter()
-        await asyncio.sleep(_PROBE_SECONDS)
-        worst = max(worst, time.perf_counter() - start - _PROBE_SECONDS)
-    return worst
-
-
-def _memory(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise LookupError(field)
-
-
-def main(way: str, endpoint: str, folder: str, rounds: str) -> None:
-    """Upload all pictures at once, *rounds* times, and print what it took."""
-    upload_all = importlib.import_module(f"benchmarks._{way}").upload_all
-    pictures = find_pictures(Path(folder))
-    work = upload_all(endpoint, pictures, find_mask(Path(folder)), int(rounds))
-    figures = asyncio.run(_measure(work, len(pictures) * int(rounds)))
-    print(json.dumps(attrs.asdict(figures)))
+def main(text: str) -> None:
+    """Do the work, and print what it took."""
+    work = Work(**json.loads(text))
+    importlib.import_module(f"benchmarks._{work.way}")
+    loop_factory = importlib.import_module("uvloop").new_event_loop if work.uvloop else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        print(json.dumps(runner.run(_measure(work))))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ __all__ = ["serving"]
 
 
 @contextlib.contextmanager
-def serving(module: str, *arguments: str) -> Iterator[str]:
+def serving(module: str, *arguments: str, scheme: str = "http") -> Iterator[str]:
     """Run *module*; gives its address."""
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         try:
-            yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+            yield f"{scheme}://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
         finally:
             process.communicate()

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 
+from benchmarks._pictures import find_mask
 from benchmarks._signature import PUBLIC_KEY, signature
+from benchmarks._workers import uploads_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncIterator
+
+    from benchmarks._work import Work
+    from benchmarks._workers import UploadAll
 
 
-async def upload_all(endpoint: str, pictures: list[Path], mask: Path, rounds: int) -> None:
-    """Submit every picture, all at once, *rounds* times."""
+@contextlib.asynccontextmanager
+async def uploading(work: Work) -> AsyncIterator[UploadAll]:
+    """A client, open."""
+    mask = find_mask(Path(work.folder))
     async with aiohttp.ClientSession() as client:
-        for _ in range(rounds):
-            await asyncio.gather(*[_submit(client, endpoint, picture, mask) for picture in pictures])
+
+        async def submit(picture: Path) -> None:
+            await _submit(client, work.endpoint, picture, mask)
+
+        yield uploads_of(submit, work.at_once)
 
 
 async def _submit(client: aiohttp.ClientSession, endpoint: str, picture: Path, mask: Path) -> str:

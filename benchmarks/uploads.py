@@ -1,26 +1,25 @@
-"""32 different pictures of 20 MB, uploaded at the same time: requests per second, peak memory, stall of the event loop.
+"""Many uploads at the same time: requests per second, processor time, memory, and stalls of the event loop.
 
-Compared are the SDK, the usual way (Base64, concatenate, hash, `json=`), and as the floor threads on bare sockets. Every
-run is a client process of its own against a server process of its own; the ways take turns. Of each run the server keeps
-one request, and its signature and picture are checked.
+Pictures of 20 MB and 2 MB, 32 at once, and of 100 kB, 64 at once; all are different. Compared are the SDK, the usual way
+(Base64, concatenate, hash, `json=`), and as the floor threads on bare sockets; the SDK also with a journal, over TLS and on
+uvloop. Every run is a client process of its own against a server process of its own; the ways take turns. Of each run the
+server keeps one request, and its signature and picture are checked.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import json
 import tempfile
 from pathlib import Path
-from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from benchmarks import _pictures
-from benchmarks._harness import Plot, bars, interleave, python_figures, ratio, table
-from benchmarks._serving import serving
-from benchmarks._signature import signature
+from benchmarks._harness import Plot, Runs, bars, interleave, ratio, table
+from benchmarks._measuring import COLUMNS, measuring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["run"]
 
@@ -30,68 +29,76 @@ class Plan:
     """How much is measured.
 
     Attributes:
+        name: of the figures.
+        size: bytes of a picture.
+        at_once: uploads in flight, of as many different pictures.
+        seconds: that new uploads are begun.
         runs: per way.
-        rounds: how often each way uploads all pictures in one run.
-        pictures: uploaded at the same time.
-        width: pixels.
-        height: pixels.
     """
 
+    name: str
+    size: int
+    at_once: int
+    seconds: float
     runs: int
-    rounds: dict[str, int]
-    pictures: int
-    width: int
-    height: int
 
 
-_FULL: Final = Plan(runs=3, rounds={"sdk": 5, "usual": 1, "floor": 5}, pictures=32, width=2560, height=2605)
-_QUICK: Final = Plan(runs=1, rounds={"sdk": 1, "usual": 1, "floor": 1}, pictures=3, width=512, height=400)
-_COLUMNS: Final = {
-    "rate": "requests/s",
-    "stall": "worst stall, ms",
-    "peak": "peak memory, MB",
-    "idle": "idle memory, MB",
-    "cpu": "CPU ms/request",
+_FULL: Final = (
+    Plan(name="20 MB", size=20_000_000, at_once=32, seconds=2, runs=3),
+    Plan(name="2 MB", size=2_000_000, at_once=32, seconds=2, runs=3),
+    Plan(name="100 kB", size=100_000, at_once=64, seconds=2, runs=3),
+    Plan(name="20 MB, alone", size=20_000_000, at_once=1, seconds=1, runs=3),
+)
+_QUICK: Final = (Plan(name="100 kB", size=100_000, at_once=4, seconds=0, runs=1),)
+_WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "floor": {"way": "floor"},
+    "SDK": {"way": "sdk"},
+    "usual way": {"way": "usual"},
+    "SDK, journal": {"way": "sdk", "journal": True},
+    "SDK, uvloop": {"way": "sdk", "uvloop": True},
+    "SDK, TLS": {"way": "sdk", "tls": True},
+    "floor, TLS": {"way": "floor", "tls": True},
 }
+_ALONE: Final = ("SDK", "usual way")
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Measure, print a table, and return the figures."""
-    plan = _QUICK if quick else _FULL
+    """Measure, print tables, and return the figures."""
+    each = {plan.name: _measure(plan) for plan in (_QUICK if quick else _FULL)}
+    title, runs = next(iter(each.items()))
+    plot = Plot(
+        title=f"Uploads of {title} each, at the same time",
+        x="",
+        panels=bars(runs, {"rate": "requests/s", "peak": "MB"}),
+    )
+    return {"runs": each, "ratios": {name: _ratios(runs) for name, runs in each.items()}, "plots": {"uploads": plot}}
+
+
+def _measure(plan: Plan) -> Runs:
+    names = _WAYS if plan.at_once > 1 else _ALONE
     with tempfile.TemporaryDirectory(prefix="picpik-benchmark-") as name:
         folder = Path(name)
-        _pictures.make(folder, count=plan.pictures, width=plan.width, height=plan.height)
-        size = median(path.stat().st_size for path in _pictures.find_pictures(folder))
-        ways = {
-            way: functools.partial(_run_once, way, folder, plan.pictures, rounds) for way, rounds in plan.rounds.items()
-        }
-        runs = interleave(ways, plan.runs)
-    title = f"{plan.pictures} uploads of {size / 1e6:.1f} MB at the same time"
-    print(f"{title}; median of {plan.runs} runs (least to most)")
-    print(table(runs, _COLUMNS))
-    ratios = {f"SDK : {way}": ratio(runs, "sdk", way, "rate") for way in ("usual", "floor")}
-    for name, value in ratios.items():
-        print(f"{name} = {value:.2f} × the requests/s")
-    plot = Plot(title=title, x="", panels=bars(runs, {"rate": "requests/s", "peak": "peak memory, MB"}))
-    return {"plan": attrs.asdict(plan), "runs": runs, "ratios": ratios, "plots": {"uploads": plot}}
+        _pictures.make(folder, count=plan.at_once, size=plan.size)
+        runs = interleave(
+            {
+                name: measuring(folder=folder, at_once=plan.at_once, seconds=plan.seconds, **_WAYS[name])
+                for name in names
+            },
+            plan.runs,
+        )
+    print(f"Pictures of {plan.name}, {plan.at_once} at once; median of {plan.runs} runs (least to most)")
+    print(table(runs, COLUMNS))
+    for pair, (rate, cpu) in _ratios(runs).items():
+        print(f"{pair}: {rate:.2f} × the requests/s, {cpu:.2f} × the CPU per request")
+    print()
+    return runs
 
 
-def _run_once(way: str, folder: Path, pictures: int, rounds: int) -> dict[str, float]:
-    for path in _pictures.find_pictures(folder):
-        path.read_bytes()  # so that no run waits for the disk
-    kept = folder / "kept.json"
-    with serving("benchmarks._sink", str(kept), str(pictures * rounds // 2)) as endpoint:
-        figures = python_figures("benchmarks._client", way, endpoint, folder, rounds)
-    _check(kept.read_bytes(), folder)
-    return figures
-
-
-def _check(body: bytes, folder: Path) -> None:
-    """Raise unless the *body* is signed as the vendor wants it, with a picture and the mask of *folder* in it."""
-    parameters = json.loads(body)
-    claimed = parameters.pop("Signature")
-    picture, mask = (base64.b64decode(uri.partition(",")[2]) for uri in parameters["ImageAndMaskList"])
-    genuine = any(picture == path.read_bytes() for path in _pictures.find_pictures(folder))
-    if claimed != signature(parameters) or not genuine or mask != _pictures.find_mask(folder).read_bytes():
-        msg = "the request that was kept is not what should have been sent"
-        raise ValueError(msg)
+def _ratios(runs: Runs) -> dict[str, tuple[float, float]]:
+    """Requests per second and processor time per request, against what each way is to be compared with."""
+    pairs: list[tuple[str, str]] = [("SDK", other) for other in ("floor", "usual way") if other in runs]
+    pairs += [(way, "SDK") for way in runs if way.startswith("SDK, ")]
+    pairs += [("SDK, TLS", "floor, TLS")] if "floor, TLS" in runs else []
+    return {
+        f"{way} : {other}": (ratio(runs, way, other, "rate"), ratio(runs, way, other, "cpu")) for way, other in pairs
+    }

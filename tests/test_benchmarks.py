@@ -32,7 +32,8 @@ def test_uploads_run_and_report(tmp_path: Path) -> None:
     """The upload benchmark compares the SDK with the usual way and the floor, and writes its figures."""
     figures = _quick("uploads", tmp_path)
 
-    assert {"sdk", "usual", "floor"} == set(figures["runs"])
+    (runs,) = figures["runs"].values()
+    assert {"floor", "SDK", "usual way", "SDK, journal", "SDK, uvloop", "SDK, TLS", "floor, TLS"} == set(runs)
 
 
 def test_the_journal_runs_and_reports(tmp_path: Path) -> None:
