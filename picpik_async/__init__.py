@@ -13,6 +13,7 @@ import logging
 
 from picpik_async import errors, masks
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy
+from picpik_async._durations import Eta
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._images import ImageSource
 from picpik_async._inputs import ImageInput
@@ -38,6 +39,7 @@ __all__ = [
     "CreditBalance",
     "Dialect",
     "Endpoint",
+    "Eta",
     "GetCreditBalance",
     "Image2Image",
     "ImageInput",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import heapq
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from picpik_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from picpik_async._watched import Watched
 
-__all__ = ["Deadlines", "Waiter"]
+__all__ = ["Deadlines", "Waiter", "check_timeout", "deadline_of"]
 
 _SLACK: Final = 64  # left waiters always allowed in the heap
+_LONGEST: Final = 10**9  # seconds, 30 years; an integer far beyond has no place on a clock
 
 
 class Waiter:
@@ -75,3 +81,26 @@ class Deadlines:
         waiter = heapq.heappop(self._heap)
         waiter.expired = True
         return waiter
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Accept a number of seconds, or None.
+
+    Raises:
+        InvalidRequestError: it is negative, NaN, or no number.
+    """
+    if timeout is not None and not (isinstance(timeout, Real) and (0 <= timeout <= _LONGEST or timeout == math.inf)):
+        msg = f"timeout is {timeout!r}; use a number of seconds, at least 0, or None for no limit"
+        raise InvalidRequestError(msg, field="timeout", value=timeout, allowed="at least 0, or None")
+
+
+def deadline_of(timeout: float | None, since: float | None = None) -> float:
+    """When *timeout* is over, which began *since*, or now; None never is.
+
+    Raises:
+        InvalidRequestError: it is negative, NaN, or no number.
+    """
+    check_timeout(timeout)
+    if timeout is None:
+        return math.inf
+    return (anyio.current_time() if since is None else since) + timeout

@@ -64,7 +64,7 @@ class Engine:
 
     def __init__(self, workshop: Workshop, downloads: Downloads, policy: PollPolicy, records: Records) -> None:
         self.downloads = downloads
-        self.poller = Poller(self._fetch, policy, workshop.dialect)
+        self.poller = Poller(self._fetch, policy, workshop.dialect, durations=records.durations)
         self._workshop = workshop
         self._policy = policy
         self._journal = records.journal

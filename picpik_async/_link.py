@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import anyio
+
 from picpik_async._config import Secret
 from picpik_async._errands import Errand
 from picpik_async._records import note_failure, note_files
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import EllipsisType
 
-    from picpik_async._poller import Updates
+    from picpik_async._durations import Eta
     from picpik_async._session import PicpikSession
     from picpik_async._tasks import TaskDetail
+    from picpik_async._updates import Updates
     from picpik_async._verification import Picture
 
 __all__ = ["Link"]
@@ -90,6 +93,12 @@ class Link:
     def updates_of(self, task_uid: str, timeout: float | EllipsisType | None) -> AsyncIterator[TaskDetail]:
         """See `Task.updates`."""
         return _Updates(self._session, task_uid, self._session._seconds(timeout))
+
+    def eta_of(self, task_uid: str) -> Eta | None:
+        """See `Task.eta`."""
+        with _about(task_uid):
+            self._session._check_place()
+            return self._session._records.durations.eta(task_uid, anyio.current_time())
 
     async def terminate(self, task_uid: str) -> None:
         """See `Task.terminate`."""

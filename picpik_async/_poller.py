@@ -11,24 +11,25 @@ import math
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from numbers import Real
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
-from picpik_async._deadlines import Deadlines, Waiter
+from picpik_async._deadlines import Deadlines, Waiter, check_timeout, deadline_of
+from picpik_async._durations import Durations
 from picpik_async._endings import closed_error, ending_error, timeout_error
 from picpik_async._schedule import Schedule
 from picpik_async._tasks import TaskDetail, TaskStatus
+from picpik_async._updates import Updates
 from picpik_async.errors import ApiError, HttpStatusError, InvalidRequestError, PicpikError, legible
 
 if TYPE_CHECKING:
+    from picpik_async._asks import Ask
     from picpik_async._config import Dialect, PollPolicy
-    from picpik_async._schedule import Ask
     from picpik_async._watched import Watched
 
-__all__ = ["Fetch", "Poller", "Updates", "check_timeout"]
+__all__ = ["Fetch", "Poller"]
 
 Fetch = Callable[[Sequence[str]], Awaitable[Sequence[TaskDetail]]]
 
@@ -38,7 +39,7 @@ _REJECTING_STATUSES: Final = frozenset({400, 413, 414, 422})  # the request itse
 _MAX_RETRY_AFTER: Final = 60.0  # seconds
 _SLICE: Final = 1000  # tasks handled before others get a turn: waking 100,000 in one go would stall the loop for 30 ms
 _SHARE: Final = 4  # tasks that share an Event, which takes 900 bytes on asyncio; the price is some idle waking
-_LONGEST: Final = 10**9  # seconds, 30 years; an integer far beyond has no place on a clock
+_WIDEST: Final = 2  # intervals between two polls; the end of a task is not learned from if it is known less well
 _MAX_WORDS: Final = 100  # unknown status words told about
 
 
@@ -52,13 +53,24 @@ class Poller:
         policy: how often to ask.
         dialect: how many ids a request may hold, and which `RetCode` means "slow down".
         rng: source of jitter.
+        durations: how long earlier tasks took; what ends is added.
     """
 
-    def __init__(self, fetch: Fetch, policy: PollPolicy, dialect: Dialect, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        policy: PollPolicy,
+        dialect: Dialect,
+        *,
+        rng: random.Random | None = None,
+        durations: Durations | None = None,
+    ) -> None:
         self._fetch = fetch
         self._policy = policy
         self._dialect = dialect
-        self._schedule = Schedule(policy, dialect, rng or random.Random())  # noqa: S311 - jitter, no cryptography
+        self._durations = Durations() if durations is None else durations
+        jitter = rng or random.Random()  # noqa: S311 - no cryptography
+        self._schedule = Schedule(policy, dialect, jitter, durations=self._durations)
         self._deadlines = Deadlines()
         self._terminated: set[str] = set()
         self._words = dialect.queuing_words | dialect.running_words | dialect.finished_words | dialect.error_words
@@ -116,7 +128,7 @@ class Poller:
             InvalidRequestError: *timeout* is negative or not a number.
             ConfigurationError: the session was closed.
         """
-        waiter = self._enlist(task_uid, _deadline(timeout, since))
+        waiter = self._enlist(task_uid, deadline_of(timeout, since))
         try:
             while not waiter.task.ended:
                 self._check(waiter, timeout)
@@ -141,6 +153,7 @@ class Poller:
     def terminated(self, task_uid: str) -> None:
         """Note that the task was terminated by us: whatever is no good end is one by termination from now on."""
         self._terminated.add(task_uid)
+        self._durations.forget(task_uid)
         self._schedule.hasten(task_uid, anyio.current_time())
         self._reconsider()
 
@@ -157,7 +170,7 @@ class Poller:
         Returns:
             The detail, None if it is not news; and whether the task has ended.
         """
-        waiter = self._enlist(task_uid, deadline)
+        waiter = self._enlist(task_uid, deadline, follows=True)
         task = waiter.task
         task.followers += 1
         try:
@@ -171,11 +184,11 @@ class Poller:
             raise ending_error(task, terminated=task.uid in self._terminated)
         return task.detail if _differ(task.detail, last) else None, task.ended
 
-    def _enlist(self, task_uid: str, deadline: float) -> Waiter:
+    def _enlist(self, task_uid: str, deadline: float, *, follows: bool = False) -> Waiter:
         now = anyio.current_time()
         if self._closed:
             raise closed_error(task_uid=task_uid)
-        waiter = Waiter(self._schedule.add(task_uid, now), deadline)
+        waiter = Waiter(self._schedule.add(task_uid, now, follows=follows), deadline)
         self._deadlines.add(waiter)
         self._reconsider()
         return waiter
@@ -280,9 +293,11 @@ class Poller:
         task.problem = None
         unknown = detail.status is TaskStatus.UNKNOWN
         if detail.failed or detail.finished or (unknown and task.uid in self._terminated):
+            self._learn(task, now)
             self._schedule.end(task)
             _wake(task)
             return
+        task.seen_at = now
         if unknown and detail.status_word not in self._words:
             self._tell_word(detail)
         self._schedule.again(task, now)
@@ -294,10 +309,17 @@ class Poller:
             task.missing_since = now
         if task.uid in self._terminated or now - task.missing_since >= self._policy.unknown_task_grace:
             task.vanished = True
+            self._durations.forget(task.uid)
             self._schedule.end(task)
             _wake(task)
         else:
             self._schedule.again(task, now)
+
+    def _learn(self, task: Watched, now: float) -> None:
+        if now - task.seen_at <= _WIDEST * self._policy.max_interval:
+            self._durations.end(task.uid, after=task.seen_at, now=now)
+        else:  # nobody looked for a while, so that it may have ended long ago
+            self._durations.forget(task.uid)
 
     def _tell_word(self, detail: TaskDetail) -> None:
         word = legible(detail.status_word or "")
@@ -312,71 +334,6 @@ class Poller:
         if task.vanished or task.detail is None or not task.detail.finished:
             raise ending_error(task, terminated=task.uid in self._terminated)
         return task.detail
-
-
-class Updates:
-    """What becomes of a task, as an asynchronous iterator; made by `Poller.updates`.
-
-    The task is watched only while the next detail is awaited, so leaving the loop early leaves nothing behind.
-    """
-
-    def __init__(self, poller: Poller, task_uid: str, *, timeout: float | None) -> None:
-        self._poller = poller
-        self._task_uid = task_uid
-        self._timeout = timeout
-        self._deadline: float | None = None
-        self._last: TaskDetail | None = None
-        self._over = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> TaskDetail:
-        """The next detail.
-
-        Raises:
-            TaskVanishedError: the service does not know the task.
-            TaskTerminatedError: the service does not know the task any more, after we terminated it.
-            TaskTimeoutError: the timeout has passed.
-            ConfigurationError: the session was closed.
-        """
-        if self._over:
-            raise StopAsyncIteration
-        if self._deadline is None:
-            self._deadline = _deadline(self._timeout)
-        try:
-            detail, self._over = await self._poller.next_change(
-                self._task_uid, timeout=self._timeout, deadline=self._deadline, last=self._last
-            )
-        except PicpikError:
-            self._over = True
-            raise
-        if detail is None:
-            raise StopAsyncIteration
-        self._last = detail
-        return detail
-
-    async def aclose(self) -> None:
-        """End the iteration."""
-        self._over = True
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Accept a number of seconds, or None.
-
-    Raises:
-        InvalidRequestError: it is negative, NaN, or no number.
-    """
-    if timeout is not None and not (isinstance(timeout, Real) and (0 <= timeout <= _LONGEST or timeout == math.inf)):
-        msg = f"timeout is {timeout!r}; use a number of seconds, at least 0, or None for no limit"
-        raise InvalidRequestError(msg, field="timeout", value=timeout, allowed="at least 0, or None")
-
-
-def _deadline(timeout: float | None, since: float | None = None) -> float:
-    check_timeout(timeout)
-    if timeout is None:
-        return math.inf
-    return (anyio.current_time() if since is None else since) + timeout
 
 
 def _wake(task: Watched) -> None:

@@ -12,6 +12,7 @@ import anyio
 import attrs
 
 from picpik_async._digest import digest
+from picpik_async._durations import Durations
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._requests._generation import MAX_SEED
 from picpik_async.errors import (
@@ -53,6 +54,7 @@ class Records:
         journal: the journal, while the session is open and has one.
         doubtful: by key, the jobs of this session whose outcome is unknown.
         active: by key, the submits under way.
+        durations: how long tasks take, and when those under way began.
     """
 
     tasks: dict[str, None] = attrs.field(factory=dict)
@@ -60,6 +62,7 @@ class Records:
     journal: Journal | None = None
     doubtful: dict[str, Job] = attrs.field(factory=dict)
     active: dict[str, Line] = attrs.field(factory=dict)
+    durations: Durations = attrs.field(factory=Durations)
 
     def settled(self, request_uuid: str, key: str | None) -> None:
         """Note that the outcome of a submit is known after all."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 
+from picpik_async._deadlines import check_timeout
 from picpik_async._entries import JobState, JournalEntry
 from picpik_async._lifecycle import Lifecycle
 from picpik_async._link import Link
 from picpik_async._map import Outcomes, Requests
 from picpik_async._plan import Plan
-from picpik_async._poller import check_timeout
 from picpik_async._ranges import one_text, refused
 from picpik_async._recovery import Proposal, adopt, is_doubtful, propose
 from picpik_async._requests import GetCreditBalance, Job, ListModels, ListRunningTasks, Query, TerminateTask

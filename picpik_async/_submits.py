@@ -36,6 +36,8 @@ from picpik_async.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from picpik_async._body import Body
     from picpik_async._entries import JournalEntry
     from picpik_async._images import ImageSource, OpenImage
@@ -94,6 +96,7 @@ class Submit:
         self._probe = False
         self._spent = 0
         self._salvaged: str | None = None
+        self._kind: Hashable = None
         self._aborted = False
         self._scope = anyio.CancelScope()
 
@@ -134,6 +137,8 @@ class Submit:
             with self._scope:
                 self.uid = await self._run(shop, confirm)
                 self._records.tasks[self.uid] = None
+                if self.committed:
+                    self._records.durations.begin(self.uid, self._kind, anyio.current_time())
                 self._records.settled(self.request_uuid, self._line.key)
                 self._log("submitted", start, task_uid=self.uid)
                 return self.uid
@@ -187,6 +192,7 @@ class Submit:
         if images is None:
             images = await shop.open_images(self._request.images())
         request = self._line.intend(self._request.settled(images, shop.dialect), images)
+        self._kind = request.kind
         parameters = _wire.parameters(
             request, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=self.request_uuid
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
     from types import EllipsisType
 
+    from picpik_async._durations import Eta
     from picpik_async._results import TaskResult
 
 __all__ = ["Task", "TaskDetail", "TaskStatus"]
@@ -88,6 +89,10 @@ class TaskOwner(Protocol):
         """Follow."""
         ...
 
+    def eta_of(self, task_uid: str) -> Eta | None:
+        """Estimate."""
+        ...
+
     async def terminate(self, task_uid: str) -> None:
         """Stop it."""
         ...
@@ -156,6 +161,20 @@ class Task:
             ConfigurationError: wrong event loop, forked process or closed session.
         """
         return self._owner.updates_of(self.uid, timeout)
+
+    def eta(self) -> Eta | None:
+        """When the task may be finished, judging by how long like ones of this session took; no I/O.
+
+        Alike are tasks of the same Action, model and size: width × height × batch, within ± 19 %. The clock starts when the
+        service has accepted the task.
+
+        Returns:
+            None if nothing is known: no such task has ended yet, this one has, or another session has submitted it.
+
+        Raises:
+            ConfigurationError: wrong event loop, forked process or closed session.
+        """
+        return self._owner.eta_of(self.uid)
 
     async def terminate(self) -> None:
         """Stop the remote task; whether credits come back is not documented.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     import anyio
 
     from picpik_async._tasks import TaskDetail
@@ -19,7 +21,10 @@ class Watched:
 
     Attributes:
         uid: its `TaskUID`.
-        since: when it was first watched, or terminated; its age counts from here.
+        since: when it was accepted, if that is known, else when it was first watched; or when it was terminated. Its age
+            counts from here.
+        kind: what it has in common with tasks that take about as long; None if that is not known.
+        seen_at: when it was last seen under way, at first as `since`.
         due: the tick at which it is asked about, or `HELD`.
         waiters: how many coroutines wait; a task without any is forgotten.
         followers: how many of them wait for any news, not only for the end.
@@ -39,9 +44,11 @@ class Watched:
         "ended",
         "event",
         "followers",
+        "kind",
         "missing_since",
         "problem",
         "refusals",
+        "seen_at",
         "since",
         "suspected_at",
         "uid",
@@ -49,9 +56,11 @@ class Watched:
         "waiters",
     )
 
-    def __init__(self, uid: str, since: float) -> None:
+    def __init__(self, uid: str, since: float, *, kind: Hashable = None) -> None:
         self.uid = uid
         self.since = since
+        self.kind = kind
+        self.seen_at = since
         self.due = HELD
         self.waiters = 0
         self.followers = 0

@@ -6,14 +6,17 @@ import itertools
 import math
 import random
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picpik_async._config import Dialect, PollPolicy
-from picpik_async._schedule import Ask, Schedule, backoff, poll_delay, whole_ticks
+from picpik_async._schedule import Schedule, backoff, poll_delay, whole_ticks
+
+if TYPE_CHECKING:
+    from picpik_async._asks import Ask
 
 chances = st.floats(0, 1, exclude_max=True)
 policies = st.builds(

@@ -12,7 +12,7 @@ from picpik_async._ranges import shown
 from picpik_async.errors import InvalidRequestError, legible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from picpik_async._config import Dialect
     from picpik_async._images import OpenImage
@@ -41,6 +41,11 @@ class Job(Request):
     """An Action that costs credits and makes a task; for `PicpikSession.submit` and `run`."""
 
     image_list: ClassVar[str]  # the parameter that holds the pictures which the *Index parameters refer to
+
+    @property
+    def kind(self) -> Hashable:
+        """What a settled request has in common with those that take about as long."""
+        return self.action
 
     def check(self) -> None:
         """Report what is missing.

@@ -18,7 +18,7 @@ from picpik_async._types import Image2Image, InferenceParams, Mask, Model, requi
 from picpik_async.errors import InvalidRequestError, MaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from picpik_async._config import Dialect
     from picpik_async._images import OpenImage
@@ -28,6 +28,7 @@ __all__ = ["GenerationJob", "ModifyMaskedPixels"]
 
 RANDOM_SEED: Final = -1
 MAX_SEED: Final = 2**31 - 1
+_DEFAULT_SIDE: Final = 1024  # pixels, the service's own
 
 
 def _to_model(value: Model | str | None) -> Model | None:
@@ -91,6 +92,12 @@ class GenerationJob(Job):
     height: int | None = integer(DOCUMENTED_MIN_SIDE, DOCUMENTED_MAX_SIDE)
     batch_size: int | None = integer(1, 16)
     use_main_model_vae: bool | None = flag()
+
+    @property
+    def kind(self) -> Hashable:
+        """Action, model, and pixels in all, in steps of √2."""
+        pixels = (self.width or _DEFAULT_SIDE) * (self.height or _DEFAULT_SIDE) * (self.batch_size or 1)
+        return self.action, self.main_model and self.main_model.model_code, round(2 * math.log2(pixels))
 
     def with_prompts(self, *prompts: str | Iterable[str], negative: str | Iterable[str] | None = None) -> Self:
         """The same request with these prompts, one by one or as one list; what is not given is kept as it is.

@@ -1,0 +1,138 @@
+"""How long tasks of each kind took lately, and what that says about those under way; without async and without I/O.
+
+A task ends somewhere between two polls, the last that saw it under way and the first that saw its end, so a duration is an
+interval of ages. Only the latest of each kind count, so that what changes is followed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+__all__ = ["Durations", "Eta"]
+
+_WINDOW: Final = 64  # durations remembered of each kind
+_ENOUGH: Final = 8  # with fewer, polls are not put off
+_KINDS: Final = 64  # kinds remembered, each in up to 10 KB
+_GAP: Final = 4  # a gap is as long as so many polls at least; with less, polls within a wide mix come 5 to 10 % later
+_LONGEST: Final = 3600.0  # seconds
+
+
+@attrs.frozen(kw_only=True)
+class Eta:
+    """When a task may be finished, judging by earlier tasks of the same Action, model and size; `str` says it in words.
+
+    Attributes:
+        seconds: time left, from 0 to 3600: the median of those earlier tasks that took longer than this one so far.
+        overdue: all of them took less time, and nothing more can be said; *seconds* is 0.
+        tasks: how many earlier tasks it rests on, at most 64.
+    """
+
+    seconds: float
+    overdue: bool
+    tasks: int
+
+    def __str__(self) -> str:
+        earlier = "1 earlier task" if self.tasks == 1 else f"{self.tasks} earlier tasks"
+        if self.overdue:
+            return f"overdue ({earlier} took less time)"
+        if self.seconds < 100:  # noqa: PLR2004 - from there on, minutes
+            return f"about {max(1, round(self.seconds))} s left (from {earlier})"
+        return f"about {round(self.seconds / 60)} min left (from {earlier})"
+
+
+class _Window:
+    """The latest durations of one kind.
+
+    Attributes:
+        lowers: ages at which they were last seen under way, sorted.
+        uppers: ages at which they were seen to have ended, sorted.
+    """
+
+    __slots__ = ("_latest", "lowers", "uppers")
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[float, float]] = deque()
+        self.lowers: list[float] = []
+        self.uppers: list[float] = []
+
+    def add(self, lower: float, upper: float) -> None:
+        if len(self._latest) == _WINDOW:
+            forgotten_lower, forgotten_upper = self._latest.popleft()
+            self.lowers.remove(forgotten_lower)
+            self.uppers.remove(forgotten_upper)
+        self._latest.append((lower, upper))
+        insort(self.lowers, lower)
+        insort(self.uppers, upper)
+
+
+class Durations:
+    """How long tasks took, by kind; a kind is whatever tasks have in common that take about as long."""
+
+    def __init__(self) -> None:
+        self._windows: dict[Hashable, _Window] = {}
+        self._under_way: dict[str, tuple[Hashable, float]] = {}
+
+    def begin(self, uid: str, kind: Hashable, now: float) -> None:
+        """Note that a task of that kind has just been accepted."""
+        self._under_way[uid] = (kind, now)
+
+    def find(self, uid: str) -> tuple[Hashable, float] | None:
+        """The kind of a task, and when it began; None if that is not known, or it has ended."""
+        return self._under_way.get(uid)
+
+    def forget(self, uid: str) -> None:
+        """Learn nothing from that task."""
+        self._under_way.pop(uid, None)
+
+    def end(self, uid: str, *, after: float, now: float) -> None:
+        """Note that a task has ended between the time *after* and now; nothing is learned if its begin is not known."""
+        found = self._under_way.pop(uid, None)
+        if found is None:
+            return
+        kind, begin = found
+        window = self._windows.pop(kind, None) or _Window()
+        self._windows[kind] = window
+        if len(self._windows) > _KINDS:
+            del self._windows[next(iter(self._windows))]  # the one that learned nothing for longest
+        window.add(after - begin, now - begin)
+
+    def quiet(self, kind: Hashable, age: float, usual: float) -> float:
+        """Seconds from *age* in which no recent task of that kind has ended; 0 if they are few, or nothing can be said.
+
+        Args:
+            kind: the kind.
+            age: seconds since the begin.
+            usual: the usual wait until the next poll; a gap between durations counts if it is several times as long.
+        """
+        window = self._windows.get(kind)
+        if window is None or len(window.uppers) < _ENOUGH:
+            return 0.0
+        shorter = bisect_right(window.uppers, age)
+        if shorter == len(window.uppers):
+            return 0.0
+        start = window.uppers[shorter - 1] if shorter else 0.0
+        end = window.lowers[shorter]
+        if shorter and end - start < _GAP * usual:
+            return 0.0
+        return max(0.0, end - age)
+
+    def eta(self, uid: str, now: float) -> Eta | None:
+        """When a task may be finished; None if nothing is known."""
+        kind, begin = self._under_way.get(uid, (None, now))
+        window = self._windows.get(kind)
+        if window is None:
+            return None
+        age, count = now - begin, len(window.uppers)
+        shorter = bisect_right(window.uppers, age)
+        if shorter == count:
+            return Eta(seconds=0.0, overdue=True, tasks=count)
+        median = (shorter + count - 1) // 2
+        middle = (window.lowers[median] + window.uppers[median]) / 2
+        return Eta(seconds=min(_LONGEST, max(0.0, middle - age)), overdue=False, tasks=count)
