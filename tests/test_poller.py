@@ -17,6 +17,7 @@ import pytest
 from clocks import JumpingLoop
 
 from picpik_async._config import Dialect, PollPolicy
+from picpik_async._durations import Durations
 from picpik_async._poller import Poller
 from picpik_async._tasks import TaskDetail, TaskStatus
 from picpik_async.errors import (
@@ -1032,3 +1033,148 @@ async def test_deadline_in_real_time() -> None:
         assert isinstance(await outcome(poller, "a", timeout=3), TaskTimeoutError)
 
     assert 3.0 <= anyio.current_time() - start <= 3.3
+
+
+# --- learned durations -------------------------------------------------------------------------------------------------
+
+
+class History:
+    """Tasks one after another, of one kind, waited for as soon as they begin.
+
+    Attributes:
+        polls: how many requests each task took.
+        delays: seconds from the end of each task to its notice.
+    """
+
+    def __init__(self, **policy: Any) -> None:
+        self.durations = Durations()
+        self.service = Service()
+        self.poller = Poller(
+            self.service.fetch, PollPolicy(**policy), Dialect(), rng=random.Random(1), durations=self.durations
+        )
+        self.polls: list[int] = []
+        self.delays: list[float] = []
+        self._names = map(str, itertools.count())
+
+    def begin(self, seconds: float) -> str:
+        """A task that takes so long."""
+        uid, now = next(self._names), anyio.current_time()
+        self.durations.begin(uid, "kind", now)
+        self.service.finish_at[uid] = now + seconds
+        return uid
+
+    async def add(self, *seconds: float) -> None:
+        """One task after another."""
+        for each in seconds:
+            before, uid = len(self.service.polls), self.begin(each)
+            await self.poller.wait(uid, timeout=None)
+            self.polls.append(len(self.service.polls) - before)
+            self.delays.append(anyio.current_time() - self.service.finish_at[uid])
+
+
+async def test_learned_durations_save_polls() -> None:
+    """Once it is known that tasks take 40 s, they are asked about 15 times at most rather than 40, and noticed as soon."""
+    history = History()
+    async with running(history.poller):
+        await history.add(*[40.0] * 60)
+
+    assert min(history.polls[:8]) >= 40
+    assert max(history.polls[8:]) <= 15
+    assert max(history.delays) <= 2.5
+
+
+async def test_a_wrong_expectation_costs_one_interval() -> None:
+    """A task that is much quicker than all others is noticed within the longest interval, and the next ones at once."""
+    history = History()
+    async with running(history.poller):
+        await history.add(*[40.0] * 60, 11.0, 11.0, 11.0)
+
+    assert history.delays[60] <= 5.5
+    assert max(history.delays[61:]) <= 1.0
+
+
+async def test_drift_is_followed() -> None:
+    """When tasks take longer than they did, the polls they need are soon as few again."""
+    history = History()
+    async with running(history.poller):
+        await history.add(*[15.0] * 64, *[40.0] * 70)
+
+    assert max(history.polls[128:]) <= 15
+
+
+async def test_followers_are_told_at_once() -> None:
+    """Who follows a task gets its changes as soon as ever, whatever is known of its duration."""
+    history = History()
+    async with running(history.poller):
+        await history.add(*[40.0] * 8)
+        before = len(history.service.polls)
+        details = [detail async for detail in history.poller.updates(history.begin(40.0), timeout=None)]
+
+    assert ["Running", "Finished"] == [detail.status_word for detail in details]
+    assert len(history.service.polls) - before >= 40
+
+
+async def test_what_is_not_learned() -> None:
+    """Nothing is learned from tasks that were terminated, have vanished, or may have ended long before they were seen."""
+    history = History(unknown_task_grace=0.0)
+    service, poller = history.service, history.poller
+    service.answer = lambda uid: None if uid == gone else service.state(uid)
+    async with running(poller):
+        gone = history.begin(60.0)
+        terminated = history.begin(60.0)
+        late = history.begin(60.0)
+        poller.terminated(terminated)
+        await outcome(poller, gone)
+        await outcome(poller, terminated, timeout=100)
+        await anyio.sleep(60)
+        await poller.wait(late, timeout=None)
+
+        assert history.durations.eta(history.begin(1.0), anyio.current_time()) is None
+
+
+def mix(kind: str, count: int) -> list[float]:
+    """Durations in seconds."""
+    rng = random.Random(7)
+    drift = itertools.count()
+    draw: dict[str, Callable[[], float]] = {
+        "narrow": lambda: rng.gauss(40, 2),
+        "wide": lambda: min(200.0, rng.lognormvariate(math.log(25), 0.8)),
+        "bimodal": lambda: rng.gauss(6, 0.5) if rng.random() < 0.5 else rng.gauss(60, 4),
+        "drifting": lambda: (50 - 35 * next(drift) / count) * rng.uniform(0.95, 1.05),
+        "jumping": lambda: (45 if next(drift) // 100 % 2 else 15) * rng.uniform(0.95, 1.05),
+    }
+    return [draw[kind]() for _ in range(count)]
+
+
+async def cost(lengths: Sequence[float], *, learns: bool, **policy: Any) -> tuple[int, list[float]]:
+    """Requests for tasks that begin one after another, and the sorted delays from finish to notice."""
+    service, durations, delays = Service(latency=0.05), Durations(), list[float]()
+    options, dialect = PollPolicy(max_requests_per_second=200, **policy), Dialect(max_task_uids=10)
+    poller = Poller(service.fetch, options, dialect, rng=random.Random(1), durations=durations)
+
+    async def follow(uid: str, begin: float, seconds: float) -> None:
+        await anyio.sleep_until(begin)
+        service.finish_at[uid] = begin + seconds
+        if learns:
+            durations.begin(uid, "kind", begin)
+        await poller.wait(uid, timeout=None)
+        delays.append(anyio.current_time() - service.finish_at[uid])
+
+    start = anyio.current_time()
+    async with running(poller), anyio.create_task_group() as waiters:
+        for number, seconds in enumerate(lengths):
+            waiters.start_soon(follow, f"{number}", start + 0.4 * number, seconds)
+    return len(service.polls), sorted(delays)
+
+
+@pytest.mark.parametrize("kind", ["narrow", "wide", "bimodal", "drifting", "jumping"])
+async def test_learned_durations_never_cost_more(kind: str) -> None:
+    """In any mix, fewer requests than the plain policy take, are enough for as early a median and 95th percentile."""
+    lengths = mix(kind, 400)
+
+    requests, plain = await cost(lengths, learns=False)
+    learned_requests, learned = await cost(lengths, learns=True, age_share=0.04)
+
+    assert learned_requests < requests
+    assert learned[200] <= plain[200]
+    assert learned[380] <= plain[380]

@@ -523,3 +523,20 @@ def test_task_uids_are_strings() -> None:
             TerminateTask(task_uid=uid)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match="task_uid_list is 5"):
         ListTasksDetails(task_uid_list=[5])  # type: ignore[list-item]
+
+
+class _Song(Job):
+    action = "Sing"
+
+
+def test_kinds() -> None:
+    """Tasks that take about as long have Action, model and pixels in common, the service's defaults included."""
+    request = ModifyMaskedPixels()
+
+    assert request.kind == request.with_size(1024, 1024).with_batch(1).with_seed(7).with_prompts("a sofa").kind
+    assert request.kind == request.with_size(1000, 1100).kind
+    assert request.kind != request.with_size(1024, 1536).kind
+    assert request.kind != request.with_batch(2).kind
+    assert request.kind != request.with_model("another").kind
+    assert request.with_batch(2).kind == request.with_size(1024, 2048).kind
+    assert "Sing" == _Song().kind

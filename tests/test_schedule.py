@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picpik_async._config import Dialect, PollPolicy
+from picpik_async._durations import Durations
 from picpik_async._schedule import Schedule, backoff, poll_delay, whole_ticks
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def test_whole_ticks(delay: float, tick: float) -> None:
     assert ticks == 1 or (ticks - 1) * tick < delay <= ticks * tick * (1 + 1e-6)
 
 
-def schedule(*, size: int = 100, seed: int = 1, **policy: Any) -> Schedule:
+def schedule(*, size: int = 100, seed: int = 1, durations: Durations | None = None, **policy: Any) -> Schedule:
     """A schedule that starts at 0."""
-    made = Schedule(PollPolicy(**policy), Dialect(max_task_uids=size), random.Random(seed))
+    made = Schedule(PollPolicy(**policy), Dialect(max_task_uids=size), random.Random(seed), durations=durations)
     made.start(0.0)
     return made
 
@@ -282,3 +283,103 @@ def test_any_history(count: int, size: int, bad: set[int], seed: int, flaky: flo
 
     assert count == made.watched == len(made.tasks())
     assert min(last_asked.values()) > 200
+
+
+def test_short_lists_are_filled_up() -> None:
+    """Tasks that are not due yet ride along where there is room, those due next first."""
+    made = schedule(size=3, jitter=0)
+    ages = {"old": 0, "older": -60, "oldest": -90, "ancient": -99}
+    for uid, since in ages.items():
+        made.add(uid, since).since = since
+    for ask in made.take(1):
+        answer(made, ask, 1.0)
+    made.add("new", 1.1)
+
+    (ask,) = made.take(made.next_at())
+
+    assert {"new", "old", "older"} == {task.uid for task in ask.tasks}
+
+
+@pytest.mark.parametrize("trouble", [{"problem": "lost"}, {"refusals": 1}])
+def test_trouble_does_not_ride_along(trouble: dict[str, Any]) -> None:
+    """A task whose last poll went wrong waits for its turn, lest it spoil other lists."""
+    made = schedule(age_share=10)
+    made.add("a", 0)
+    (ask,) = made.take(1)
+    for name, value in trouble.items():
+        setattr(ask.tasks[0], name, value)
+    made.again(ask.tasks[0], 1)
+    made.add("b", 1)
+
+    (ask,) = made.take(made.next_at())
+
+    assert ["b"] == [task.uid for task in ask.tasks]
+
+
+def test_a_planned_half_does_not_ride_along() -> None:
+    """A request that waits for its time keeps its tasks to itself."""
+    made = schedule()
+    for uid in ("a", "b"):
+        made.add(uid, 0)
+    (whole,) = made.take(1)
+    made.refused(whole, 1)
+    (half,) = made.take(made.next_at())
+    made.failed(half, 2, retry_after=10)
+    made.add("c", 2)
+    while (now := made.next_at()) < 11:
+        (ask,) = made.take(now)
+
+        assert half.tasks[0] not in ask.tasks
+
+        answer(made, ask, now)
+
+
+@given(st.lists(st.tuples(st.floats(0, 600), st.floats(0, 20)), min_size=8, max_size=20), policies)
+def test_a_learned_first_poll_has_a_latest_time(ends: list[tuple[float, float]], policy: PollPolicy) -> None:
+    """Whatever was learned, nobody is asked about later than the longest interval says, and followers are not put off."""
+    durations = Durations()
+    for begin, (length, more) in enumerate(ends):
+        durations.begin("a", "kind", begin)
+        durations.end("a", after=begin + length, now=begin + length + more)
+    for follows, longest in ((False, policy.max_interval), (True, 0.0)):
+        made = Schedule(policy, Dialect(), random.Random(1), durations=durations)
+        made.start(0.0)
+        durations.begin("new", "kind", 100.0)
+        made.add("new", 100.0, follows=follows)
+
+        assert made.next_at() <= 100 + longest + 1.001 * policy.tick
+
+
+def test_what_is_missing_is_not_put_off() -> None:
+    """A learned duration does not keep us from asking again about a task that is missing, or that somebody follows."""
+    durations = Durations()
+    for _ in range(8):
+        durations.begin("a", "kind", 0)
+        durations.end("a", after=40, now=41)
+    for name, value in {"missing_since": 0.0, "followers": 1}.items():
+        made = schedule(durations=durations)
+        durations.begin("new", "kind", 0)
+        task = made.add("new", 0, follows=True)
+        made.take(1)
+        setattr(task, name, value)
+
+        made.again(task, 1.0)
+
+        assert made.next_at() < 2
+
+
+def test_a_terminated_task_is_of_no_kind() -> None:
+    """What was learned says nothing about a task that was terminated."""
+    durations = Durations()
+    for _ in range(8):
+        durations.begin("a", "kind", 0)
+        durations.end("a", after=40, now=41)
+    durations.begin("new", "kind", 0)
+    made = schedule(durations=durations)
+    task = made.add("new", 0)
+    assert made.next_at() > 2
+
+    made.hasten("new", 0)
+
+    assert task.kind is None
+    assert made.next_at() < 2
