@@ -11,9 +11,7 @@ import stat
 import tempfile
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
-
-import attrs
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from picpik_async.errors import ImageError
 
@@ -121,8 +119,7 @@ class Spool:
         """The temporary file stays for other readers."""
 
 
-@attrs.frozen
-class FileStamp:
+class FileStamp(NamedTuple):
     """What changes when a file is written to or replaced."""
 
     device: int
@@ -136,8 +133,7 @@ class FileStamp:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@attrs.frozen
-class PathBlob:
+class PathBlob(NamedTuple):
     """A file as it was at one moment; a later change is an error, not a mixture of two pictures."""
 
     path: str

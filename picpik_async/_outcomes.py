@@ -70,17 +70,17 @@ class Progress:
     credits: int = 0
 
 
-@attrs.define(eq=False)
 class Item:
     """An input on its way; *name* is the key that was given with it."""
 
-    number: int
-    name: str | None = None
-    key: str | None = None
-    request: Any = None
-    task_uid: str | None = None
-    result: TaskResult | None = None
-    files: tuple[Path, ...] = ()
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name: str | None = None
+        self.key: str | None = None
+        self.request: Any = None
+        self.task_uid: str | None = None
+        self.result: TaskResult | None = None
+        self.files: tuple[Path, ...] = ()
 
     def unpack(self, given: Any) -> None:
         """Take the input apart.

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
-
-import attrs
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from picpik_async._blobs import Spool
 from picpik_async.errors import ImageError, MaskError
@@ -72,8 +70,7 @@ _PNG_MODES: Final = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 _loading: Final = threading.Lock()
 
 
-@attrs.frozen
-class Header:
+class Header(NamedTuple):
     """Size in pixels as stored, and EXIF orientation (1 to 8)."""
 
     width: int

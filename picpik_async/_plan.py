@@ -44,7 +44,7 @@ def _bool(_plan: Plan, attribute: attrs.Attribute[bool], value: object) -> None:
         raise refused(attribute.name, value, "True or False")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Plan:
     """How to go about it; see `PicpikSession.map`."""
 

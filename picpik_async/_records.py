@@ -44,7 +44,6 @@ _logger = logging.getLogger("picpik_async")
 _seeds: Final = random.SystemRandom()
 
 
-@attrs.define(eq=False)
 class Records:
     """What became of the submits of a session, those included whose caller was cancelled.
 
@@ -57,12 +56,13 @@ class Records:
         durations: how long tasks take, and when those under way began.
     """
 
-    tasks: dict[str, None] = attrs.field(factory=dict)
-    unknown: dict[str, str] = attrs.field(factory=dict)
-    journal: Journal | None = None
-    doubtful: dict[str, Job] = attrs.field(factory=dict)
-    active: dict[str, Line] = attrs.field(factory=dict)
-    durations: Durations = attrs.field(factory=Durations)
+    def __init__(self) -> None:
+        self.tasks: dict[str, None] = {}
+        self.unknown: dict[str, str] = {}
+        self.journal: Journal | None = None
+        self.doubtful: dict[str, Job] = {}
+        self.active: dict[str, Line] = {}
+        self.durations = Durations()
 
     def settled(self, request_uuid: str, key: str | None) -> None:
         """Note that the outcome of a submit is known after all."""

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import attrs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -23,13 +22,16 @@ RESULT_LIFETIME: Final = 24 * 3600.0
 """Seconds for which the service keeps a result."""
 
 
-@attrs.define(order=True)
 class _Turn:
-    expires: float
-    number: int
-    began: float = attrs.field(order=False)
-    given: anyio.Event = attrs.field(factory=anyio.Event, order=False)
-    over: bool = attrs.field(default=False, order=False)
+    def __init__(self, expires: float, number: int, began: float) -> None:
+        self.expires = expires
+        self.began = began
+        self.given = anyio.Event()
+        self.over = False
+        self._rank = expires, number
+
+    def __lt__(self, other: _Turn) -> bool:
+        return self._rank < other._rank
 
 
 class Slots:

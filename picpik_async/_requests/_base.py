@@ -24,22 +24,23 @@ AnswerT = TypeVar("AnswerT")
 _LEAVES: Final = (str, int, float, type(None))  # skipped without a look inside, since there may be very many
 
 
-@attrs.frozen(kw_only=True)
 class Request:
-    """One Action with its parameters."""
+    """One Action with its parameters: what inherits is an attrs value."""
 
+    __slots__ = ()
     action: ClassVar[str]
 
 
-@attrs.frozen(kw_only=True)
 class Query(Request, Generic[AnswerT]):
     """An Action that costs nothing, may be repeated, and is answered at once; for `PicpikSession.call`."""
 
+    __slots__ = ()
 
-@attrs.frozen(kw_only=True)
+
 class Job(Request):
     """An Action that costs credits and makes a task; for `PicpikSession.submit` and `run`."""
 
+    __slots__ = ()
     image_list: ClassVar[str]  # the parameter that holds the pictures which the *Index parameters refer to
 
     @property
