@@ -42,6 +42,7 @@ def _measure(work: Work, folder: Path, *, tls: bool) -> dict[str, float]:
     for path in find_pictures(folder):
         path.read_bytes()  # so that no run waits for the disk
     kept = folder / "kept.json"
+    kept.unlink(missing_ok=True)
     arguments = [str(kept), str(work.at_once // 2)]
     if tls:
         work = attrs.evolve(work, certificate=str(folder / "authority.pem"))

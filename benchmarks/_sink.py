@@ -1,7 +1,7 @@
 """A server that takes uploads as fast as the machine can, and keeps one of them, so that nobody can cheat.
 
-Processes of their own: `python -m benchmarks._sink file number [certificate]` prints its port, and writes the body of the
-request with this number, as each process counts them, to the file. With a certificate it speaks TLS.
+Processes of their own: `python -m benchmarks._sink file number [certificate]` prints its port, and writes the body of a
+request with this number, as each process counts them, to the file, which is new. With a certificate it speaks TLS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import ssl
 import sys
 import threading
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 _NOWHERE: Final = mmap.mmap(-1, 64 * 1024 * 1024)  # never written to, so it takes no memory
 _PROCESSES: Final = 4  # one decrypts 16 requests of 20 MB a second, four 52; the client would wait for the sink
@@ -58,18 +58,21 @@ class Sink:
         with connection:
             while head := stream.read_head():
                 length, number = _length(head), next(self._numbers)
-                if number == self._keep:
-                    self._write(stream.read(length))
+                if number == self._keep and (file := self._claim()):
+                    with file:
+                        file.write(stream.read(length))
                 else:
                     stream.discard(length)
                 answer = _ANSWER % (os.getpid(), number)
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
                 connection.sendall(head + answer)
 
-    def _write(self, body: bytes) -> None:
-        part = self._file.with_suffix(f".{os.getpid()}")
-        part.write_bytes(body)
-        part.replace(self._file)
+    def _claim(self) -> BinaryIO | None:
+        """The file, unless another process has it."""
+        try:
+            return self._file.open("xb")
+        except FileExistsError:
+            return None
 
 
 class _Plain:
