@@ -1,7 +1,8 @@
-"""The deadlines of all who wait for a task, in one heap: no timer and no cancel scope of their own."""
+"""Who waits for a task, and until when: one future each, and all deadlines in one heap instead of timers and cancel scopes."""
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 from numbers import Real
@@ -18,6 +19,7 @@ __all__ = ["Deadlines", "Waiter", "check_timeout", "deadline_of"]
 
 _SLACK: Final = 64  # left waiters always allowed in the heap
 _LONGEST: Final = 10**9  # seconds, 30 years; an integer far beyond has no place on a clock
+_SLACK_ASLEEP: Final = 8  # and in a task
 
 
 class Waiter:
@@ -30,13 +32,29 @@ class Waiter:
         gone: it waits no more.
     """
 
-    __slots__ = ("deadline", "expired", "gone", "task")
+    __slots__ = ("_bell", "deadline", "expired", "gone", "task")
 
     def __init__(self, task: Watched, deadline: float) -> None:
         self.task = task
         self.deadline = deadline
         self.expired = False
         self.gone = False
+        self._bell: asyncio.Future[None]
+
+    def sleep(self) -> asyncio.Future[None]:
+        """What to await until the task or the deadline is worth another look."""
+        # Each Event of anyio or asyncio adds a coroutine and a deque: 600 bytes more for each waiter.
+        asleep = self.task.asleep
+        if len(asleep) > 2 * self.task.waiters + _SLACK_ASLEEP:
+            asleep[:] = [waiter for waiter in asleep if not waiter.gone]
+        asleep.append(self)
+        self._bell = asyncio.get_running_loop().create_future()
+        return self._bell
+
+    def wake(self) -> None:
+        """End the sleep."""
+        if not self._bell.done():  # nor cancelled
+            self._bell.set_result(None)
 
     def __lt__(self, other: Waiter) -> bool:
         return self.deadline < other.deadline

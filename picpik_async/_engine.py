@@ -73,6 +73,7 @@ class Engine:
         self._shared: set[str] = set()  # tasks that a submit was given, and has not paid for
         self._last_acts: set[Errand[None]] = set()
         self._guests: set[anyio.CancelScope] = set()
+        self._turn = asyncio.Lock()
         self._drained = asyncio.Event()
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
@@ -323,15 +324,20 @@ class Engine:
             wish = f"; the service asks to wait {answer.retry_after:g} s" if answer.retry_after else ""
             msg = f"{query.action}: HTTP {answer.status}{wish}"
             raise HttpStatusError(msg, status=answer.status, retry_after=answer.retry_after)
-        document = _wire.decode(answer.body, action=query.action)
-        refusal = _wire.refusal(document, action=query.action, request_uuid=request_uuid)
-        if refusal is not None:
-            raise refusal
-        structured = _wire.structure_answer(query, document, shop.dialect)
+        async with self._turn:  # fifty lists of a hundred rows that arrive together would stall the loop for 50 ms
+            await asyncio.sleep(0)
+            structured = self._read(query, answer.body, request_uuid)
         facts = {"action": query.action, "request_uuid": request_uuid}
         milliseconds = round((anyio.current_time() - start) * 1000)
         _logger.debug("%s: answered", query.action, extra=facts | {"milliseconds": milliseconds})
         return structured
+
+    def _read(self, query: Query[AnswerT], body: bytes, request_uuid: str) -> AnswerT:
+        document = _wire.decode(body, action=query.action)
+        refusal = _wire.refusal(document, action=query.action, request_uuid=request_uuid)
+        if refusal is not None:
+            raise refusal
+        return _wire.structure_answer(query, document, self._workshop.dialect)
 
     async def _fetch(self, task_uids: Sequence[str]) -> Sequence[TaskDetail]:
         with anyio.move_on_after(self._policy.request_timeout):

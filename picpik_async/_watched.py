@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    import anyio
-
+    from picpik_async._deadlines import Waiter
     from picpik_async._tasks import TaskDetail
 
 __all__ = ["HELD", "Watched"]
@@ -28,7 +27,7 @@ class Watched:
         due: the tick at which it is asked about, or `HELD`.
         waiters: how many coroutines wait; a task without any is forgotten.
         followers: how many of them wait for any news, not only for the end.
-        event: wakes the waiters; made by the first one to wait, replaced at each wake.
+        asleep: the waiters to wake; some may have left.
         detail: the last row seen.
         ended: it is over, and `detail` says how, unless it has `vanished`.
         vanished: it was missing for too long.
@@ -39,10 +38,10 @@ class Watched:
     """
 
     __slots__ = (
+        "asleep",
         "detail",
         "due",
         "ended",
-        "event",
         "followers",
         "kind",
         "missing_since",
@@ -64,7 +63,7 @@ class Watched:
         self.due = HELD
         self.waiters = 0
         self.followers = 0
-        self.event: anyio.Event | None = None
+        self.asleep: list[Waiter] = []
         self.detail: TaskDetail | None = None
         self.ended = False
         self.vanished = False
@@ -77,3 +76,9 @@ class Watched:
     def held(self) -> bool:
         """Whether a request with this task is planned or on its way."""
         return self.due == HELD
+
+    def wake(self) -> None:
+        """Let all who wait have another look."""
+        asleep, self.asleep = self.asleep, []
+        for waiter in asleep:
+            waiter.wake()

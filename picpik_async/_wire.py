@@ -22,6 +22,8 @@ import cattrs
 import orjson
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from picpik_async._details import statuses_by_word, structure_detail
+from picpik_async._fields import exactly, field, fits, strings
 from picpik_async._images import ImageSource
 from picpik_async._requests import (
     GetCreditBalance,
@@ -33,7 +35,6 @@ from picpik_async._requests import (
     Request,
     TerminateTask,
 )
-from picpik_async._tasks import TaskDetail, TaskStatus
 from picpik_async._types import CreditBalance, Image2Image, InferenceParams, Mask, Model, Models, fits_params
 from picpik_async.errors import ApiError, InvalidRequestError, MalformedAnswerError, legible
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from picpik_async._config import Dialect
+    from picpik_async._tasks import TaskDetail
 
 __all__ = ["decode", "parameters", "refusal", "structure_answer", "task_uid"]
 
@@ -216,27 +218,10 @@ def _rows(document: Mapping[str, Any], name: str, *, action: str) -> list[Any]:
 
 def _structure_details(document: Mapping[str, Any], dialect: Dialect) -> tuple[TaskDetail, ...]:
     rows = _rows(document, "TaskDetailList", action=ListTasksDetails.action)
-    return tuple(structure_detail(row, dialect) for row in rows if isinstance(row, dict) and is_uid(row.get("TaskUID")))
-
-
-def structure_detail(row: dict[str, Any], dialect: Dialect) -> TaskDetail:
-    """One row; a row whose relied-on fields do not fit says only that the task exists, and its status word."""
-    try:
-        detail = _answers().structure(row, TaskDetail)
-    except cattrs.BaseValidationError:
-        word = row.get("Status")
-        return TaskDetail(task_uid=row["TaskUID"], status_word=word if isinstance(word, str) else None, raw=row)
-    return attrs.evolve(detail, status=_status(detail.status_word, dialect), raw=row)
-
-
-def _status(word: str | None, dialect: Dialect) -> TaskStatus:
-    meanings = {
-        TaskStatus.QUEUING: dialect.queuing_words,
-        TaskStatus.RUNNING: dialect.running_words,
-        TaskStatus.FINISHED: dialect.finished_words,
-        TaskStatus.ERROR: dialect.error_words,
-    }
-    return next((status for status, words in meanings.items() if word in words), TaskStatus.UNKNOWN)
+    statuses = statuses_by_word(dialect)
+    return tuple(
+        structure_detail(row, statuses) for row in rows if isinstance(row, dict) and is_uid(row.get("TaskUID"))
+    )
 
 
 def _structure_running(document: Mapping[str, Any], _dialect: Dialect) -> tuple[str, ...]:
@@ -287,24 +272,6 @@ _STRUCTURES: Final[dict[type[Query[Any]], Callable[[Mapping[str, Any], Dialect],
 }
 
 
-def _exactly(kind: type[Any]) -> Callable[[Any, Any], Any]:
-    """A hook that takes a *kind* and nothing that merely could become one; a bool is no int."""
-
-    def hook(value: Any, _type: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError(kind.__name__)
-        return value
-
-    return hook
-
-
-def _strings(value: Any, _type: Any) -> tuple[str, ...]:
-    if type(value) is not list or not all(type(item) is str for item in value):
-        message = "not a list of strings"
-        raise TypeError(message)
-    return tuple(value)
-
-
 def _lenient_params(value: Any, _type: Any) -> InferenceParams | None:
     """Server-given parameters are passed back as they came: what the ranges here refuse or warn about stays in `extra`."""
     if not isinstance(value, dict):
@@ -318,70 +285,20 @@ def _lenient_params(value: Any, _type: Any) -> InferenceParams | None:
 def _answers() -> cattrs.Converter:
     """The converter of answers: exact types, the API's names, one forgiving hook per field that only informs."""
     converter = cattrs.Converter(detailed_validation=True)
-    for kind, new_hook in ((TaskDetail, _detail_hook), (Model, _model_hook), (CreditBalance, _balance_hook)):
+    for kind, new_hook in ((Model, _model_hook), (CreditBalance, _balance_hook)):
         converter.register_structure_hook(kind, new_hook(converter))
     return converter
-
-
-def _fits(name: str, hook: Callable[[Any, Any], Any]) -> Any:
-    return override(rename=name, struct_hook=hook)
-
-
-def _field(name: str, hook: Callable[[Any, Any], Any], *, default: Any = None, decides: bool = False) -> Any:
-    """A field that may be null, which is *default*; so is what does not fit, or, if the field *decides*, it spoils the row."""
-
-    def forgiving(value: Any, kind: Any) -> Any:
-        try:
-            return default if value is None else hook(value, kind)
-        except TypeError:
-            _tell_misfit(name, type(value).__name__, decides=decides)
-            if decides:
-                raise
-            return default
-
-    return _fits(name, forgiving)
-
-
-@functools.cache  # that is, once per process: there are few fields, and few types in JSON
-def _tell_misfit(name: str, kind: str, *, decides: bool) -> None:
-    level, outcome = (logging.WARNING, "asking again") if decides else (logging.DEBUG, "ignored")
-    _logger.log(level, "an answer's %s is not of the documented type (%s); %s", name, kind, outcome)
-
-
-def _detail_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any], TaskDetail]:
-    structure = make_dict_structure_fn(
-        TaskDetail,
-        converter,
-        task_uid=_fits("TaskUID", _exactly(str)),
-        action=_field("Action", _exactly(str)),
-        status=override(omit=True),
-        status_word=_field("Status", _exactly(str), decides=True),
-        image_urls=_field("ImgList", _strings, default=(), decides=True),
-        seed=_field("Seed", _exactly(int)),
-        texts=_field("TxtList", _strings, default=()),
-        cost=_field("ConsumeApiPoint", _exactly(int)),
-        error_code=_field("ErrorCode", _exactly(int), decides=True),
-        error_message=_field("ErrorMassage", _exactly(str)),
-        raw=override(omit=True),
-    )
-
-    def hook(row: dict[str, Any], kind: Any) -> TaskDetail:
-        if row.get("ErrorMassage") is None and "ErrorMessage" in row:
-            row = row | {"ErrorMassage": row["ErrorMessage"]}
-        return structure(row, kind)
-
-    return hook
 
 
 def _model_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any], Model]:
     return make_dict_structure_fn(
         Model,
         converter,
-        model_code=_fits("ModelCode", _exactly(str)),
-        name=_field("Name", _exactly(str)),
-        is_official=_field("IsOfficial", _exactly(bool)),
-        trigger_word_list=_field("TriggerWordList", _strings),
-        inference_params=_fits("InferenceParams", _lenient_params),
+        model_code=fits("ModelCode", exactly(str)),
+        name=field("Name", exactly(str)),
+        is_official=field("IsOfficial", exactly(bool)),
+        trigger_word_list=field("TriggerWordList", strings),
+        inference_params=fits("InferenceParams", _lenient_params),
     )
 
 
@@ -389,7 +306,7 @@ def _balance_hook(converter: cattrs.Converter) -> Callable[[dict[str, Any], Any]
     return make_dict_structure_fn(
         CreditBalance,
         converter,
-        total_credits=_fits("TotalCredits", _exactly(int)),
-        used_credits=_fits("UsedCredits", _exactly(int)),
-        expire_timestamp=_field("ExpireTimestamp", _exactly(int)),
+        total_credits=fits("TotalCredits", exactly(int)),
+        used_credits=fits("UsedCredits", exactly(int)),
+        expire_timestamp=field("ExpireTimestamp", exactly(int)),
     )

@@ -45,7 +45,9 @@ ALLOWED = {
     # requests, and what they look like on the wire
     "_types": "_images _ranges _sealed errors",
     "_requests": "_config _images _ranges _sealed _tasks _types errors masks",
-    "_wire": "_images _requests _tasks _types errors",
+    "_fields": "",
+    "_details": "_fields _tasks",
+    "_wire": "_details _fields _images _requests _types errors",
     "_salvage": "_wire",
     "_body": "_images _signature errors",
     # waiting, which knows neither HTTP nor requests
@@ -104,6 +106,8 @@ PURE = [
     "_ranges",
     "_types",
     "_requests",
+    "_fields",
+    "_details",
     "_wire",
     "_salvage",
     "_signature",

@@ -35,16 +35,16 @@ from picpik_async import (
 from picpik_async._blobs import MemoryBlob
 from picpik_async._body import Body, lay_out
 from picpik_async._config import Secret
+from picpik_async._details import statuses_by_word, structure_detail
+from picpik_async._fields import tell_misfit
 from picpik_async._images import OpenImage
 from picpik_async._types import CreditBalance, Models
 from picpik_async._wire import (
-    _tell_misfit,
     decode,
     is_uid,
     parameters,
     refusal,
     structure_answer,
-    structure_detail,
     task_uid,
 )
 from picpik_async.errors import MalformedAnswerError, PicpikError
@@ -103,7 +103,7 @@ def models(**fields: Any) -> Models:
 @pytest.fixture(autouse=True)
 def _nothing_told() -> None:
     """What one test was told is news to the next."""
-    _tell_misfit.cache_clear()
+    tell_misfit.cache_clear()
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -461,7 +461,9 @@ def test_status_words(word: Any, status: TaskStatus) -> None:
 
 def test_status_words_are_a_setting() -> None:
     """Which word means what is up to the dialect."""
-    detail = structure_detail({"TaskUID": "t", "Status": "Done"}, Dialect(finished_words=frozenset({"Done"})))
+    detail = structure_detail(
+        {"TaskUID": "t", "Status": "Done"}, statuses_by_word(Dialect(finished_words=frozenset({"Done"})))
+    )
 
     assert TaskStatus.FINISHED is detail.status
 
@@ -809,7 +811,7 @@ def test_any_bytes_give_a_value_or_our_own_error(body: bytes) -> None:
 @given(st.dictionaries(st.sampled_from(NAMES), ANYTHING))
 def test_any_row_is_a_detail_of_its_task(fields: dict[str, Any]) -> None:
     """A row with a legible id never counts as missing, and nothing of it is lost."""
-    detail = structure_detail(fields | {"TaskUID": "t"}, Dialect())
+    detail = structure_detail(fields | {"TaskUID": "t"}, statuses_by_word(Dialect()))
 
     assert ("t", fields | {"TaskUID": "t"}) == (detail.task_uid, detail.raw)
     assert isinstance(detail.status, TaskStatus)
