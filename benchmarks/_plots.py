@@ -15,6 +15,7 @@ __all__ = ["Panel", "Plot", "bars", "draw"]
 
 _WIDTH, _HEIGHT = 7.0, 2.4  # inches; the height is that of a panel
 _SINGLE_HEIGHT = 4.2
+_MOST_TICKS = 8
 
 
 @attrs.frozen(kw_only=True)
@@ -72,10 +73,17 @@ def draw(plot: Plot, path: Path) -> None:
     rows = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(rows, plot.panels, strict=True):
         _draw_panel(axes, panel)
-        if plot.log:
-            axes.set_xscale("log")
+    if plot.log:
+        _scale(rows[-1], sorted({x for panel in plot.panels for points in panel.series.values() for x, _ in points}))
     rows[-1].set_xlabel(plot.x)
     figure.savefig(path, dpi=120)
+
+
+def _scale(axes: Any, xs: Sequence[Any]) -> None:
+    axes.set_xscale("log")
+    if len(xs) <= _MOST_TICKS:
+        axes.set_xticks(xs, [f"{x:,.10g}" for x in xs])
+        axes.minorticks_off()
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
