@@ -12,10 +12,10 @@ import anyio.to_thread
 import attrs
 
 from picpik_async import _pixels
-from picpik_async._backend import one_thread
 from picpik_async._blobs import as_file, too_large
 from picpik_async._config import Limits
 from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for, os_problem
+from picpik_async._loading import one_thread
 from picpik_async._sealed import sealed
 from picpik_async._streams import StreamLoader
 from picpik_async.errors import ConfigurationError, ImageError, InvalidRequestError, bare

@@ -5,32 +5,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import random
 import ssl as ssl_module
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import anyio
 
-from picpik_async._backend import load_backend
 from picpik_async._breaker import SpendBreaker
 from picpik_async._config import Credentials, Dialect, Endpoint, Limits, PollPolicy, RetryPolicy, Secret
-from picpik_async._downloads import Downloads
 from picpik_async._endings import closed_error
-from picpik_async._engine import Engine
+from picpik_async._loading import loaded
 from picpik_async._records import Records
 from picpik_async._retry import RetryBudget
 from picpik_async._sealed import sealed
-from picpik_async._transport import AiohttpTransport, Transport
-from picpik_async._workshop import Workshop
+from picpik_async._transport import Transport
 from picpik_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from picpik_async._engine import Engine
     from picpik_async._journal import Journal
 
 __all__ = ["Lifecycle"]
@@ -134,7 +130,7 @@ class Lifecycle:
 
     async def _open(self) -> Engine:
         self._check_place()
-        await load_backend()
+        assemble: Callable[[Lifecycle], Engine] = await loaded("picpik_async._assembly", "assemble")
         self._check_place()
         # An owner that is gone although nobody closed the session was interrupted, as in a notebook; start anew, when it
         # has let go of the journal.
@@ -143,33 +139,14 @@ class Lifecycle:
             self._check_place()
         if self._engine is None or self._engine.over:
             self._loop = asyncio.get_running_loop()
-            self._engine = self._new_engine()
+            self._records.journal = None if self._new_journal is None else self._new_journal()
+            self._engine = assemble(self)
             if self._forget is not None:
                 self._forget.detach()
             self._forget = weakref.finalize(self, _stop_soon, self._loop, self._engine)
         engine = self._engine
         await engine.ready()
         return engine
-
-    def _new_engine(self) -> Engine:
-        net: Any = {"ssl": self._ssl, "proxy": None if self._proxy is None else self._proxy.reveal()}
-        self._records.journal = None if self._new_journal is None else self._new_journal()
-        workshop = Workshop(
-            credentials=self._credentials,
-            dialect=self._dialect,
-            limits=self._limits,
-            limiter=self._limiter,
-            encoders=ThreadPoolExecutor(max(1, self._limits.threads // 2), thread_name_prefix="picpik"),
-            upload_slots=anyio.Semaphore(self._limits.uploads),
-            transport=self._transport or AiohttpTransport(self._endpoint.url + self._dialect.path, self._limits, **net),
-            retry=self._retry,
-            rng=random.Random(),  # noqa: S311 - jitter
-            budget=self._budget,
-            breaker=self._breaker,
-        )
-        net |= {"hosts": self._dialect.result_hosts, "budget": workshop.budget}
-        downloads = Downloads(self._endpoint, self._limits, self._retry, self._limiter, **net)
-        return Engine(workshop, downloads, self._poll, self._records)
 
 
 def _journals_at(path: str | os.PathLike[str]) -> Callable[[], Journal]:

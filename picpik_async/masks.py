@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio.to_thread
 
-from picpik_async._backend import one_thread
 from picpik_async._config import Limits
 from picpik_async._images import ImageSource, require_format
+from picpik_async._loading import one_thread
 from picpik_async._ranges import shown
 from picpik_async._sealed import sealed
 from picpik_async.errors import InvalidRequestError, MaskError

@@ -8,6 +8,8 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 
+import picpik_async._assembly  # noqa: F401 - so that no session opens more slowly than others
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -31,7 +31,7 @@ ALLOWED = {
     "_ranges": "errors",
     "_retry": "errors",
     "_signature": "errors",
-    "_backend": "",
+    "_loading": "",
     "_tasks": "",
     "_entries": "",
     "_threads": "",
@@ -40,8 +40,8 @@ ALLOWED = {
     "_pixels": "_blobs errors",
     "_streams": "_blobs errors",
     "_inputs": "_blobs _pixels _streams errors",
-    "_images": "_backend _blobs _config _inputs _pixels _sealed _streams errors",
-    "masks": "_backend _config _images _ranges _sealed errors",
+    "_images": "_blobs _config _inputs _loading _pixels _sealed _streams errors",
+    "masks": "_config _images _loading _ranges _sealed errors",
     # requests, and what they look like on the wire
     "_types": "_images _ranges _sealed errors",
     "_requests": "_config _images _ranges _sealed _tasks _types errors masks",
@@ -89,7 +89,8 @@ ALLOWED = {
     "_outcomes": "_ranges errors",
     "_plan": "_ranges",
     "_map": "_brake _endings _entries _folder _link _outcomes _ranges _requests _slots errors",
-    "_lifecycle": "_backend _breaker _config _downloads _endings _engine _journal _records _retry _sealed _transport _workshop errors",
+    "_assembly": "_downloads _engine _transport _workshop",
+    "_lifecycle": "_breaker _config _endings _journal _loading _records _retry _sealed _transport errors",
     "_session": "_deadlines _entries _lifecycle _link _map _plan _ranges _recovery _requests _submits _tasks errors",
     "__init__": "_config _durations _entries _images _inputs _map _outcomes _recovery _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
@@ -221,14 +222,14 @@ def test_aiohttp_stays_at_the_edge(file: Path) -> None:
 def test_the_import_is_light() -> None:
     """Neither the command line, nor the emulator, nor anything that decodes pictures is loaded before it is needed.
 
-    Nor is what anyio loads by itself, see `_backend`, and what is large to import and looked up once.
+    Nor is what anyio loads by itself, see `_loading`, and what is large to import and looked up once.
     """
     code = "import sys, json, picpik_async; print(json.dumps(sorted(sys.modules)))"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
     loaded = set(json.loads(result.stdout))
 
     heavy = ["PIL", "numpy", "cv2", "cyclopts", "rich", "IPython", "picpik_async.cli", "picpik_async.emulator"]
-    heavy += ["anyio._backends._asyncio", "importlib.metadata", "sqlite3", "picpik_async._journal"]
+    heavy += ["anyio._backends._asyncio", "importlib.metadata", "sqlite3", "picpik_async._journal", "picpik_async._assembly"]
     assert [] == [name for name in [*heavy, "picpik_async.testing"] if name in loaded]
 
 

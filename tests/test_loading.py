@@ -1,4 +1,4 @@
-"""What anyio loads late is loaded by a thread, in a process that has never used it."""
+"""What is loaded late is loaded by a thread, in a process that has never used it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import asyncio, contextlib, sys, threading
 
 class Watch:
     def find_spec(name, path, target=None):
-        if name == "anyio._backends._asyncio":
+        if name in {{"anyio._backends._asyncio", "picpik_async._assembly"}}:
             print(threading.current_thread() is not threading.main_thread())
 
 sys.meta_path.insert(0, Watch)

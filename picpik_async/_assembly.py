@@ -1,0 +1,42 @@
+"""What an open session is made of; imported when the first one opens, by a thread, see `_loading`."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio._backends._asyncio
+
+from picpik_async._downloads import Downloads
+from picpik_async._engine import Engine
+from picpik_async._transport import AiohttpTransport
+from picpik_async._workshop import Workshop
+
+if TYPE_CHECKING:
+    from picpik_async._lifecycle import Lifecycle
+
+__all__ = ["assemble"]
+
+
+def assemble(session: Lifecycle) -> Engine:
+    """A new engine for *session*."""
+    net: Any = {"ssl": session._ssl, "proxy": None if session._proxy is None else session._proxy.reveal()}
+    url = session._endpoint.url + session._dialect.path
+    workshop = Workshop(
+        credentials=session._credentials,
+        dialect=session._dialect,
+        limits=session._limits,
+        limiter=session._limiter,
+        encoders=ThreadPoolExecutor(max(1, session._limits.threads // 2), thread_name_prefix="picpik"),
+        upload_slots=anyio.Semaphore(session._limits.uploads),
+        transport=session._transport or AiohttpTransport(url, session._limits, **net),
+        retry=session._retry,
+        rng=random.Random(),  # noqa: S311 - jitter
+        budget=session._budget,
+        breaker=session._breaker,
+    )
+    net |= {"hosts": session._dialect.result_hosts, "budget": workshop.budget}
+    downloads = Downloads(session._endpoint, session._limits, session._retry, session._limiter, **net)
+    return Engine(workshop, downloads, session._poll, session._records)
