@@ -5,30 +5,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
-import attrs
 
 from picpik_async import _pixels
 from picpik_async._blobs import as_file, too_large
 from picpik_async._config import Limits
-from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for, os_problem
+from picpik_async._inputs import MadeOnce, Turns, check_pixels, loader_for
 from picpik_async._loading import one_thread
+from picpik_async._opened import OpenImage, reporting
 from picpik_async._sealed import sealed
 from picpik_async._streams import StreamLoader
-from picpik_async.errors import ConfigurationError, ImageError, InvalidRequestError, bare
+from picpik_async.errors import ImageError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from PIL import Image
 
-    from picpik_async._blobs import Blob, Handle
+    from picpik_async._blobs import Blob
     from picpik_async._inputs import ImageInput, Loader
 
-__all__ = ["ImageReader", "ImageSource", "OpenImage", "require_format"]
+__all__ = ["ImageSource"]
 
 # Sources of streams nobody has read yet. A picture and the mask made from it are one upload: both must share the
 # source, since the stream can be read once only.
@@ -131,11 +131,22 @@ class ImageSource:
             ImageError: it cannot be read, is no picture, is damaged or too large.
             ConfigurationError: it is a stream, and another event loop is reading it.
         """
-        with _reporting(field, self.label):
+        with reporting(field, self.label):
             blob = await self._loader.load(limiter, limits, field)
             inspect = functools.partial(self._inspect, blob, limits, upright=upright, field=field)
             async with self._turns.here():  # so that it is turned once
                 return await anyio.to_thread.run_sync(inspect, limiter=limiter)
+
+    def open_here(self, limits: Limits, *, upright: bool = True, field: str = "image") -> OpenImage | None:
+        """As `open`, within a worker thread; None if that takes an event loop, or long."""
+        with reporting(field, self.label):
+            blob = self._loader.load_here()
+            if blob is None:
+                return None
+            image_format, header = _read_header(blob, limits)
+            if upright and header.orientation != 1:
+                return None
+            return self._opened(blob, blob, image_format, header, field)
 
     def _inspect(self, blob: Blob, limits: Limits, *, upright: bool, field: str) -> OpenImage:
         image_format, header = _read_header(blob, limits)
@@ -144,6 +155,9 @@ class ImageSource:
             blob = self._turned(blob, image_format, header.orientation)
             image_format = "png"
             _check_size(blob, limits)
+        return self._opened(blob, original, image_format, header, field)
+
+    def _opened(self, blob: Blob, original: Blob, image_format: str, header: _pixels.Header, field: str) -> OpenImage:
         sides = (header.width, header.height)
         width, height = sides if header.orientation < _FIRST_SIDEWAYS else sides[::-1]
         return OpenImage(
@@ -170,7 +184,7 @@ class ImageSource:
         Raises:
             ImageError: as for `open`.
         """
-        with _reporting(field, self.label):
+        with reporting(field, self.label):
             return (await self._loader.load(limiter, limits, field)).size
 
     async def read(self) -> bytes:
@@ -191,7 +205,7 @@ class ImageSource:
         """
         limiter = await one_thread()
         opened = await self.open(limiter, Limits())
-        with _reporting(opened.field, opened.source):
+        with reporting(opened.field, opened.source):
             return await anyio.to_thread.run_sync(_decode, opened, limiter=limiter)
 
 
@@ -220,140 +234,6 @@ class _DerivedLoader(MadeOnce):
         with contextlib.ExitStack() as stack:
             images = [stack.enter_context(_decoding(parent.blob, parent.format)) for parent in opened]
             return _pixels.encode_png(self._make(*images))
-
-
-@attrs.frozen(kw_only=True)
-class OpenImage:
-    """A picture at rest, with what its header says; readable any number of times, also at the same time.
-
-    Attributes:
-        format: what the first bytes say: `png`, `jpeg`, `webp` or `gif`.
-        width: pixels, upright.
-        height: pixels, upright.
-        orientation: EXIF orientation the picture was handed over with; sides are swapped from 5 on.
-        field: name of the parameter.
-        source: what was handed over, in short.
-        blob: the encoded bytes.
-        original: the same, as they were handed over.
-    """
-
-    format: str
-    width: int
-    height: int
-    orientation: int = 1
-    field: str = "image"
-    source: str = ""
-    blob: Blob = attrs.field(repr=False)
-    original: Blob = attrs.field(default=attrs.Factory(lambda self: self.blob, takes_self=True), repr=False)
-
-    @property
-    def size(self) -> int:
-        """Length of the encoded picture, in bytes."""
-        return self.blob.size
-
-    @property
-    def media_type(self) -> str:
-        """Such as `image/png`."""
-        return f"image/{self.format}"
-
-    def reader(self) -> ImageReader:
-        """A new reader; nothing is opened until it is entered."""
-        return ImageReader(self)
-
-
-class ImageReader:
-    """Reads one picture from front to back, in a worker thread; each reader has its own position.
-
-    Use it as a context manager: entering opens the file, leaving closes it.
-
-    Raises:
-        ImageError: the file is not what it was when the source was opened; from entering, `read` and `verify`.
-    """
-
-    def __init__(self, image: OpenImage) -> None:
-        self._image = image
-        self._position = 0
-        self._handle: Handle | None = None
-
-    def __enter__(self) -> Self:
-        with self._reporting():
-            self._handle = self._image.blob.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
-        self._handle = None
-
-    @property
-    def _opened(self) -> Handle:
-        if self._handle is None:
-            msg = "an ImageReader is used within `with`"
-            raise RuntimeError(msg)
-        return self._handle
-
-    def _reporting(self) -> contextlib.AbstractContextManager[None]:
-        return _reporting(self._image.field, self._image.source)
-
-    def read(self, n: int) -> bytes | memoryview:
-        """The next `n` bytes, or what is left; of pictures in memory a view."""
-        size = min(n, self._image.size - self._position)
-        handle = self._opened
-        with self._reporting():
-            data = handle.read_at(self._position, size)
-        self._position += size
-        return data
-
-    def verify(self) -> None:
-        """Make sure that all that was read belongs to one and the same file."""
-        handle = self._opened
-        with self._reporting():
-            handle.verify()
-
-
-def require_format(opened: OpenImage, formats: Collection[str], *, field: str, source: str) -> None:
-    """Refuse a picture the service does not take.
-
-    Args:
-        opened: the picture.
-        formats: what is accepted, such as `Dialect.image_formats`.
-        field: name of the parameter, for the message.
-        source: what was handed over, in short.
-
-    Raises:
-        ImageError: the message names the format found and those accepted.
-    """
-    if opened.format not in formats:
-        accepted = ", ".join(sorted(name.upper() for name in formats))
-        msg = f"{field}: {source}: is a {opened.format.upper()} picture, accepted are {accepted}; convert it to PNG"
-        raise ImageError(msg, field=field, source=source, allowed=accepted)
-
-
-@contextlib.contextmanager
-def _reporting(field: str, source: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a picture into an error that names it, without frames, which hold pieces of it."""
-    try:
-        yield
-    except InvalidRequestError as exc:
-        if exc.field is not None:
-            raise bare(exc)  # noqa: B904 - the very same
-        kind, problem, cause = type(exc), str(exc), bare(exc).__cause__
-    except ConfigurationError:
-        raise
-    except OSError as exc:
-        kind, problem, cause = ImageError, os_problem(exc), bare(exc)
-    except Exception as exc:  # noqa: BLE001 - a foreign object may raise anything
-        kind, problem, cause = ImageError, f"reading it failed with {type(exc).__name__}", bare(exc)
-    else:
-        return
-    raise _named(kind, field, source, problem) from cause
-
-
-def _named(kind: type[InvalidRequestError], field: str, source: str, problem: str) -> InvalidRequestError:
-    msg = f"{field}: {source}: {problem}"
-    error = kind(msg, field=field)
-    if isinstance(error, ImageError):
-        error.source = source
-    return error
 
 
 @contextlib.contextmanager

@@ -105,6 +105,10 @@ class Loader(Protocol):
         """The encoded picture."""
         ...
 
+    def load_here(self) -> Blob | None:
+        """The same within a worker thread; None if that takes an event loop, or long."""
+        ...
+
 
 class PathLoader:
     """A file, looked at anew each time."""
@@ -117,7 +121,11 @@ class PathLoader:
 
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
         """The file as it is now."""
-        return await anyio.to_thread.run_sync(PathBlob.at, self._path, limiter=limiter)
+        return await anyio.to_thread.run_sync(self.load_here, limiter=limiter)
+
+    def load_here(self) -> Blob:
+        """The file as it is now."""
+        return PathBlob.at(self._path)
 
 
 def _working_directory() -> str:
@@ -151,6 +159,10 @@ class MadeOnce:
         self._blob: Blob | None = None
         self._turns = Turns()
 
+    def load_here(self) -> Blob | None:
+        """What was made, if it was."""
+        return self._blob
+
     async def _made(self, make: Callable[[Any], Blob], value: Any, limiter: anyio.CapacityLimiter) -> Blob:
         async with self._turns.here():
             if self._blob is None:
@@ -170,6 +182,12 @@ class MemoryLoader(_Held):
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
         """The bytes."""
         return await self._made(_blob_of_copy, self._value, limiter)
+
+    def load_here(self) -> Blob | None:
+        """The bytes, unless they have to be copied."""
+        if self._blob is None and isinstance(self._value, bytes):
+            self._blob = MemoryBlob(self._value)
+        return self._blob
 
 
 def _blob_of_copy(value: bytes | bytearray | memoryview) -> Blob:

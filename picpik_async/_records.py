@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from picpik_async._config import Dialect
-    from picpik_async._images import ImageSource, OpenImage
+    from picpik_async._images import ImageSource
     from picpik_async._journal import Journal
+    from picpik_async._opened import OpenImage
     from picpik_async._requests import Job
     from picpik_async._workshop import Workshop
     from picpik_async.errors import PicpikError, TaskError

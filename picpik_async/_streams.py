@@ -52,12 +52,16 @@ class StreamLoader:
                 self._reading = _Reading(functools.partial(_read_all, self._value, limiter, limits))
         return await self._reading.blob()
 
+    def load_here(self) -> Blob | None:
+        """What was read, if it was."""
+        return None if self._reading is None else self._reading.made
+
 
 class _Reading:
     """One pass over a stream, in a task of its own, which no single opener can cancel."""
 
     def __init__(self, read_all: Callable[[], Awaitable[Blob]]) -> None:
-        self._blob: Blob | None = None
+        self.made: Blob | None = None
         self._problem: Exception | None = None
         self._openers = 0
         self._scope = anyio.CancelScope()
@@ -70,10 +74,10 @@ class _Reading:
             await self._end()
             if self._problem is not None:
                 raise self._problem
-        if self._blob is None:
+        if self.made is None:
             msg = "reading it failed or was cancelled halfway; pass a fresh one"
             raise ImageError(msg)
-        return self._blob
+        return self.made
 
     async def _end(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
@@ -94,7 +98,7 @@ class _Reading:
     async def _run(self, read_all: Callable[[], Awaitable[Blob]]) -> None:
         with self._scope:
             try:
-                self._blob = await read_all()
+                self.made = await read_all()
             except asyncio.CancelledError:
                 if _is_cancelled():
                     raise

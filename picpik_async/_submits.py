@@ -10,8 +10,6 @@ The *commit point* is the moment the tail, which holds the signature, is handed 
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -40,7 +38,8 @@ if TYPE_CHECKING:
 
     from picpik_async._body import Body
     from picpik_async._entries import JournalEntry
-    from picpik_async._images import ImageSource, OpenImage
+    from picpik_async._images import ImageSource
+    from picpik_async._opened import OpenImage
     from picpik_async._records import Records
     from picpik_async._requests import Job
     from picpik_async._transport import Answer
@@ -248,22 +247,24 @@ class Submit:
     async def _exchange(
         self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
     ) -> str:
-        make = functools.partial(shop.body, parameters, images, locked=True)
-        body = await asyncio.get_running_loop().run_in_executor(shop.encoders, make)
+        async with shop.upload_slots:
+            body = await shop.job_body(parameters, images)
+            answer = await self._send(shop, body)
         try:
-            async with shop.upload_slots:
-                answer = await shop.send(body, before_tail=lambda: self._commit(shop, body))
+            return await self._judge(answer, confirm)
+        except (AttributeError, TypeError) as error:  # no `Answer`, from a transport of somebody's own
+            reason = f"the transport gave no Answer: {type(error).__name__}"
+            raise self._unknown(reason) from None
+
+    async def _send(self, shop: Workshop, body: Body) -> Answer:
+        try:
+            return await shop.send(body, before_tail=lambda: self._commit(shop, body))
         except Exception as error:  # noqa: BLE001 - a transport may be somebody's own
             if not self.committed:
                 raise _own(error) from None
             stage = getattr(error, "stage", None) or "answer"
             reason = str(error) if isinstance(error, PicpikError) else type(error).__name__
             raise self._unknown(reason, stage=stage) from None
-        try:
-            return await self._judge(answer, confirm)
-        except (AttributeError, TypeError) as error:  # no `Answer`, from a transport of somebody's own
-            reason = f"the transport gave no Answer: {type(error).__name__}"
-            raise self._unknown(reason) from None
 
     def timed_out(self, seconds: float | None) -> PicpikError:
         """The error for a caller whose time is up while the submit is under way, or has just failed."""

@@ -17,6 +17,7 @@ import anyio
 import attrs
 
 from picpik_async._config import Secret
+from picpik_async._outlet import SocketOutlet
 from picpik_async._patience import Patience
 from picpik_async._retry import parse_retry_after
 from picpik_async.errors import MalformedAnswerError, PicpikError, TransportError, bare
@@ -165,10 +166,13 @@ class _Payload(aiohttp.payload.Payload):
         self.abandoned = False
         self.complete = False
         self._connection: asyncio.Transport | None = None
+        self._outlet: SocketOutlet | None = None
 
     def abandon(self) -> None:
         """End it here: nothing more leaves, not even what is buffered; merely closed, a connection would send that."""
         self.abandoned = True
+        if self._outlet is not None:
+            self._outlet.close()
         if self._connection is not None:
             with suppress(AttributeError):  # asyncio's own, if the last bytes left after the server's half had ended
                 self._connection.abort()
@@ -199,15 +203,20 @@ class _Payload(aiohttp.payload.Payload):
         # So that drain() waits until all bytes have left; with high=0 it would wait for ever over TLS.
         self._open_connection().set_write_buffer_limits(high=1, low=0)
         writer.send_headers()  # alone, since they would be joined with what follows to bytes
-        async with aclosing(self._body.head()) as head:
+        outlet = self._outlet = SocketOutlet.of(self._open_connection())
+        async with aclosing(self._body.head(outlet)) as head:
             async for data in head:
                 view = memoryview(data)  # does not show its bytes in a traceback with locals, of asyncio's log neither
                 del data
+                if outlet is not None:
+                    self._patience.note_sent(outlet.take_sent())
                 with _Outflow(self._open_connection(), self._patience, len(view)) as outflow:
                     await writer.write(view)
                     del view  # the connection has its own copy of what is not sent yet
                     await writer.drain()
                     outflow.note(0)
+        if outlet is not None:
+            outlet.close()
         self._open_connection()
         if self._before_tail is not None:
             self._patience.suspend()

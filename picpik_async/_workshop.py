@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from picpik_async._breaker import SpendBreaker
     from picpik_async._config import Credentials, Dialect, Limits, RetryPolicy
-    from picpik_async._images import ImageSource, OpenImage
+    from picpik_async._images import ImageSource
+    from picpik_async._opened import OpenImage
     from picpik_async._retry import RetryBudget
     from picpik_async._transport import Answer, BeforeTail, Transport
 
@@ -81,6 +82,16 @@ class Workshop:
         key, step = self.credentials.private_key, self.limits.slice_size
         return Body(layout, key, slice_size=step, executor=self.encoders, locked=locked)
 
+    async def job_body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage]) -> Body:
+        """A new body for one attempt to submit *parameters*, locked, and made beforehand if it is small."""
+
+        def make() -> Body:
+            body = self.body(parameters, images, locked=True)
+            body.make_small()
+            return body
+
+        return await asyncio.get_running_loop().run_in_executor(self.encoders, make)
+
     async def open_images(self, sources: dict[str, ImageSource]) -> dict[ImageSource, OpenImage]:
         """Open all images of a request concurrently, equal ones once.
 
@@ -95,7 +106,12 @@ class Workshop:
         async def open_image(field: str, source: ImageSource) -> OpenImage:
             return await source.open(self.limiter, self.limits, upright=upright, field=field)
 
-        return await _each(sources, open_image)
+        def open_here(field: str, source: ImageSource) -> OpenImage | None:
+            return source.open_here(self.limits, upright=upright, field=field)
+
+        distinct = _distinct(sources)
+        done, errors = await anyio.to_thread.run_sync(_each_here, distinct, open_here, limiter=self.limiter)
+        return await _each(sources, open_image, done, errors)
 
     async def fingerprints(
         self, sources: dict[str, ImageSource], opened: Mapping[ImageSource, OpenImage]
@@ -109,7 +125,7 @@ class Workshop:
         async def fingerprint(_field: str, source: ImageSource) -> str:
             return await anyio.to_thread.run_sync(_sha256_of, opened[source], limiter=self.limiter)
 
-        return await _each(sources, fingerprint)
+        return await _each(sources, fingerprint, {}, {})
 
     async def sizes(self, sources: dict[str, ImageSource]) -> dict[ImageSource, str]:
         """The lengths of the images of a request, as they were handed over; of files, nothing is read for it.
@@ -121,7 +137,7 @@ class Workshop:
         async def size(field: str, source: ImageSource) -> str:
             return str(await source.measure(self.limiter, self.limits, field=field))
 
-        return await _each(sources, size)
+        return await _each(sources, size, {}, {})
 
 
 def _sha256_of(image: OpenImage) -> str:
@@ -133,12 +149,33 @@ def _sha256_of(image: OpenImage) -> str:
     return digest.hexdigest()
 
 
-async def _each(
-    sources: dict[str, ImageSource], work: Callable[[str, ImageSource], Awaitable[T]]
-) -> dict[ImageSource, T]:
-    """Do *work* on all images concurrently, on equal ones once."""
+def _distinct(sources: dict[str, ImageSource]) -> dict[Hashable, tuple[str, ImageSource]]:
+    """Each picture once, by the first of its names."""
+    return {source.key: (field, source) for field, source in reversed(sources.items())}
+
+
+def _each_here(
+    distinct: dict[Hashable, tuple[str, ImageSource]], work: Callable[[str, ImageSource], T | None]
+) -> tuple[dict[Hashable, T], dict[Hashable, PicpikError]]:
+    """Do *work* on all images that it can be done on in this thread, in one go: each change of threads takes 0.2 ms."""
     done: dict[Hashable, T] = {}
     errors: dict[Hashable, PicpikError] = {}
+    for key, (field, source) in distinct.items():
+        try:
+            if (result := work(field, source)) is not None:
+                done[key] = result
+        except PicpikError as error:
+            errors[key] = error
+    return done, errors
+
+
+async def _each(
+    sources: dict[str, ImageSource],
+    work: Callable[[str, ImageSource], Awaitable[T]],
+    done: dict[Hashable, T],
+    errors: dict[Hashable, PicpikError],
+) -> dict[ImageSource, T]:
+    """Do *work* concurrently on all images that are neither *done* nor have *errors*, on equal ones once."""
 
     async def run(field: str, source: ImageSource) -> None:
         try:
@@ -146,10 +183,11 @@ async def _each(
         except PicpikError as error:
             errors[source.key] = error
 
-    distinct = {source.key: (field, source) for field, source in reversed(sources.items())}
-    async with anyio.create_task_group() as group:
-        for field, source in distinct.values():
-            group.start_soon(run, field, source)
+    left = [item for key, item in _distinct(sources).items() if key not in done and key not in errors]
+    if left:
+        async with anyio.create_task_group() as group:
+            for field, source in left:
+                group.start_soon(run, field, source)
     for field, source in sources.items():
         if source.key in errors:
             raise errors[source.key]

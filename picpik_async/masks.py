@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio.to_thread
 
+from picpik_async import _opened
 from picpik_async._config import Limits
-from picpik_async._images import ImageSource, require_format
+from picpik_async._images import ImageSource
 from picpik_async._loading import one_thread
 from picpik_async._ranges import shown
 from picpik_async._sealed import sealed
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from picpik_async._config import Dialect
-    from picpik_async._images import OpenImage
     from picpik_async._inputs import ImageInput
 
 __all__ = ["check", "fit", "from_alpha", "from_boxes", "from_polygons", "invert", "outpaint", "preflight", "threshold"]
@@ -231,7 +231,7 @@ async def check(mask: ImageInput, image: ImageInput | None = None) -> None:
         raise MaskError(msg, field="mask")
 
 
-def preflight(image: OpenImage, mask: OpenImage, *, dialect: Dialect) -> None:
+def preflight(image: _opened.OpenImage, mask: _opened.OpenImage, *, dialect: Dialect) -> None:
     """Compare the headers of a picture and its mask, before anything is sent or paid.
 
     Args:
@@ -243,18 +243,18 @@ def preflight(image: OpenImage, mask: OpenImage, *, dialect: Dialect) -> None:
         ImageError: the format of one is not accepted.
         MaskError: the mask is a JPEG, or the sizes differ.
     """
-    require_format(image, dialect.image_formats, field=image.field, source=image.source)
+    _opened.require_format(image, dialect.image_formats, field=image.field, source=image.source)
     if mask.format == "jpeg" and "jpeg" not in dialect.mask_formats:
         msg = (
             f"{mask.field}: {mask.source}: is a JPEG, which blurs the hard edge of a mask and cannot hold exact black and"
             " white; save the mask as PNG, or use masks.threshold(mask)"
         )
         raise MaskError(msg, field=mask.field)
-    require_format(mask, dialect.mask_formats, field=mask.field, source=mask.source)
+    _opened.require_format(mask, dialect.mask_formats, field=mask.field, source=mask.source)
     _require_same_size(image, mask)
 
 
-def _require_same_size(image: OpenImage, mask: OpenImage) -> None:
+def _require_same_size(image: _opened.OpenImage, mask: _opened.OpenImage) -> None:
     sides, mask_sides = (image.width, image.height), (mask.width, mask.height)
     if sides == mask_sides:
         return

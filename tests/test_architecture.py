@@ -40,16 +40,17 @@ ALLOWED = {
     "_pixels": "_blobs errors",
     "_streams": "_blobs errors",
     "_inputs": "_blobs _pixels _streams errors",
-    "_images": "_blobs _config _inputs _loading _pixels _sealed _streams errors",
-    "masks": "_config _images _loading _ranges _sealed errors",
+    "_opened": "_inputs errors",
+    "_images": "_blobs _config _inputs _loading _opened _pixels _sealed _streams errors",
+    "masks": "_config _images _loading _opened _ranges _sealed errors",
     # requests, and what they look like on the wire
     "_types": "_images _ranges _sealed errors",
-    "_requests": "_config _images _ranges _sealed _tasks _types errors masks",
+    "_requests": "_config _images _opened _ranges _sealed _tasks _types errors masks",
     "_fields": "",
     "_details": "_fields _tasks",
     "_wire": "_details _fields _images _requests _types errors",
     "_salvage": "_wire",
-    "_body": "_images _signature errors",
+    "_body": "_images _opened _signature errors",
     # waiting, which knows neither HTTP nor requests
     "_watched": "",
     "_deadlines": "errors",
@@ -61,7 +62,8 @@ ALLOWED = {
     "_poller": "_deadlines _durations _endings _schedule _tasks _updates errors",
     # out and in
     "_patience": "errors",
-    "_transport": "_config _patience _retry errors",
+    "_outlet": "",
+    "_transport": "_config _outlet _patience _retry errors",
     "_verification": "_pixels errors",
     "_addresses": "_config errors",
     "_slots": "",
@@ -229,7 +231,13 @@ def test_the_import_is_light() -> None:
     loaded = set(json.loads(result.stdout))
 
     heavy = ["PIL", "numpy", "cv2", "cyclopts", "rich", "IPython", "picpik_async.cli", "picpik_async.emulator"]
-    heavy += ["anyio._backends._asyncio", "importlib.metadata", "sqlite3", "picpik_async._journal", "picpik_async._assembly"]
+    heavy += [
+        "anyio._backends._asyncio",
+        "importlib.metadata",
+        "sqlite3",
+        "picpik_async._journal",
+        "picpik_async._assembly",
+    ]
     assert [] == [name for name in [*heavy, "picpik_async.testing"] if name in loaded]
 
 

@@ -21,7 +21,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from picpik_async._blobs import MemoryBlob, PathBlob, Spool, as_file, in_words
 from picpik_async._config import Limits
-from picpik_async._images import ImageSource, OpenImage, require_format
+from picpik_async._images import ImageSource
+from picpik_async._opened import OpenImage, require_format
 from picpik_async._pixels import read_header
 from picpik_async.errors import ImageError, InvalidRequestError, MaskError
 

@@ -14,11 +14,13 @@ from PIL import Image, ImageDraw
 
 from picpik_async import masks
 from picpik_async._config import Dialect, Limits
-from picpik_async._images import ImageSource, OpenImage
+from picpik_async._images import ImageSource
 from picpik_async.errors import ImageError, InvalidRequestError, MaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from picpik_async._opened import OpenImage
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ from picpik_async import (
     TerminateTask,
 )
 from picpik_async._blobs import MemoryBlob
-from picpik_async._images import OpenImage
+from picpik_async._opened import OpenImage
 from picpik_async._requests import Job
 from picpik_async._requests._generation import scaled_size
 from picpik_async.errors import ImageError, InvalidRequestError, MaskError

@@ -16,7 +16,8 @@ from jobs import CREDENTIALS, mask, picture
 
 from picpik_async import ModifyMaskedPixels, PicpikSession
 from picpik_async._config import Limits
-from picpik_async._images import ImageSource, OpenImage
+from picpik_async._images import ImageSource
+from picpik_async._opened import OpenImage
 from picpik_async.errors import ConfigurationError, ImageError
 from picpik_async.testing import FakeTransport
 

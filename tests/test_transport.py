@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from fault_server import Exchange
 
+    from picpik_async._body import Outlet
     from picpik_async._transport import BeforeTail
 
 pytestmark = pytest.mark.anyio
@@ -634,8 +635,8 @@ async def test_connection_that_ended_is_noticed_before_the_commit_point() -> Non
     committed = []
 
     class Halting(Body):
-        async def head(self) -> AsyncGenerator[bytes, None]:
-            async for data in super().head():
+        async def head(self, outlet: Outlet | None = None) -> AsyncGenerator[bytes, None]:
+            async for data in super().head(outlet):
                 yield data
             await closed.wait()
 

@@ -37,7 +37,7 @@ from picpik_async._body import Body, lay_out
 from picpik_async._config import Secret
 from picpik_async._details import statuses_by_word, structure_detail
 from picpik_async._fields import tell_misfit
-from picpik_async._images import OpenImage
+from picpik_async._opened import OpenImage
 from picpik_async._types import CreditBalance, Models
 from picpik_async._wire import (
     decode,

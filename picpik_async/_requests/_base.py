@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from picpik_async._config import Dialect
-    from picpik_async._images import OpenImage
+    from picpik_async._opened import OpenImage
 
 __all__ = ["Job", "Query", "Request"]
 

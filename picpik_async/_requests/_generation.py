@@ -10,7 +10,7 @@ import attrs
 
 from picpik_async import masks
 from picpik_async._config import DOCUMENTED_MAX_SIDE, DOCUMENTED_MIN_SIDE
-from picpik_async._images import ImageSource, require_format
+from picpik_async._opened import require_format
 from picpik_async._ranges import flag, integer, refused, to_texts
 from picpik_async._requests._base import Job
 from picpik_async._sealed import sealed, sealed_class
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from picpik_async._config import Dialect
-    from picpik_async._images import OpenImage
+    from picpik_async._images import ImageSource
     from picpik_async._inputs import ImageInput
+    from picpik_async._opened import OpenImage
 
 __all__ = ["GenerationJob", "ModifyMaskedPixels"]
 
