@@ -27,7 +27,7 @@ def _quick(name: str, folder: Path) -> dict[str, Any]:
     assert figures["machine"] in done.stdout
     assert (folder / f"{name}.txt").read_text() == done.stdout
     if find_spec("matplotlib"):  # extra bench
-        assert {f"{plot}.png" for plot in figures["plots"]} == {path.name for path in folder.glob("*.png")}
+        assert {f"{plot}.png" for plot in figures.get("plots", ())} == {path.name for path in folder.glob("*.png")}
     return figures
 
 
@@ -60,6 +60,13 @@ def test_what_uploads_depend_on_runs_and_reports(name: str, tmp_path: Path) -> N
     figures = _quick(name, tmp_path)
 
     assert figures["plots"]
+
+
+def test_the_parts_run(tmp_path: Path) -> None:
+    """The micro-benchmarks run; quickly, nothing is measured."""
+    figures = _quick("micro", tmp_path)
+
+    assert {} == figures["figures"]
 
 
 def test_unknown_names_are_refused() -> None:
