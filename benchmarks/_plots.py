@@ -15,6 +15,7 @@ __all__ = ["Panel", "Plot", "bars", "draw"]
 
 _WIDTH, _HEIGHT = 7.0, 2.4  # inches; the height is that of a panel
 _SINGLE_HEIGHT = 4.2
+_FEW = 4  # lines whose legend has room among them
 _MOST_TICKS = 8
 
 
@@ -100,7 +101,8 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.set_axisbelow(True)
     axes.grid(visible=True, alpha=0.3)
     if any(panel.series):
-        axes.legend()
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        axes.legend(fontsize="small", **(beside if len(panel.series) > _FEW else {}))
     if panel.log:
         axes.set_yscale("log")
     else:

@@ -20,7 +20,10 @@ __all__ = ["Durations", "Eta"]
 _WINDOW: Final = 64  # durations remembered of each kind
 _ENOUGH: Final = 8  # with fewer, polls are not put off
 _KINDS: Final = 64  # kinds remembered, each in up to 10 KB
-_GAP: Final = 4  # a gap is as long as so many polls at least; with less, polls within a wide mix come 5 to 10 % later
+# What counts as a gap between durations, not as chance: it is so many polls long, and this share of the age at its end.
+# Without the first, delays in a wide mix grow by 7 %; without the second they grow fourfold if there is a poll each tick.
+_GAP_POLLS: Final = 4
+_GAP_SHARE: Final = 0.25
 _LONGEST: Final = 3600.0  # seconds
 
 
@@ -109,7 +112,7 @@ class Durations:
         Args:
             kind: the kind.
             age: seconds since the begin.
-            usual: the usual wait until the next poll; a gap between durations counts if it is several times as long.
+            usual: the usual wait until the next poll; a gap between durations counts only if it is several times as long.
         """
         window = self._windows.get(kind)
         if window is None or len(window.uppers) < _ENOUGH:
@@ -117,9 +120,8 @@ class Durations:
         shorter = bisect_right(window.uppers, age)
         if shorter == len(window.uppers):
             return 0.0
-        start = window.uppers[shorter - 1] if shorter else 0.0
-        end = window.lowers[shorter]
-        if shorter and end - start < _GAP * usual:
+        start, end = window.uppers[shorter - 1], window.lowers[shorter]
+        if shorter and end - start < max(_GAP_POLLS * usual, _GAP_SHARE * end):
             return 0.0
         return max(0.0, end - age)
 

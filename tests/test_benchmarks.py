@@ -54,6 +54,22 @@ def test_imports_run_and_report(tmp_path: Path) -> None:
     assert {"ratio", "first_use"} <= set(figures)
 
 
+def test_polling_runs_and_reports(tmp_path: Path) -> None:
+    """The polling benchmark has other SDKs' patterns, and the poller with nothing learned and after others."""
+    figures = _quick("polling", tmp_path)
+
+    assert 6 == len(figures["ways"])
+    assert figures["ratio"] > 1
+
+
+def test_waiting_runs_and_reports(tmp_path: Path) -> None:
+    """The benchmark of learned waiting has the plain policy beside it, in every mix; virtual time is no noise."""
+    figures = _quick("waiting", tmp_path)
+
+    assert {"narrow", "wide"} == {result["mix"] for result in figures["results"]}
+    assert figures["worst"] < 1
+
+
 @pytest.mark.parametrize("name", ["slices", "memory", "growth"])
 def test_what_uploads_depend_on_runs_and_reports(name: str, tmp_path: Path) -> None:
     """The benchmarks of slices, memory and growth have figures and plots."""

@@ -39,11 +39,12 @@ def test_two_modes(age: float, quiet: float) -> None:
 
 
 def test_small_gaps_do_not_count() -> None:
-    """A gap between durations has to be several polls long."""
-    durations = learned(*[(5, 6)] * 4, *[(10, 11)] * 4)
+    """A gap between durations has to be several polls, and a good part of the age, long."""
+    durations = learned(*[(5, 6)] * 4, *[(10, 11)] * 4, *[(14, 15)] * 4)
 
     assert 4 == durations.quiet("kind", 6, 1)
     assert 0 == durations.quiet("kind", 6, 1.1)
+    assert 0 == durations.quiet("kind", 11, 0.1)
 
 
 def test_forgets() -> None:

@@ -1,0 +1,92 @@
+"""Ten thousand tasks in flight, each 20 to 60 s: how many status requests it takes to notice their ends, and how soon.
+
+Virtual time, so that nothing but the policy counts: the poller of the SDK asks a simulated service that answers after 50 ms;
+the other ways are polling patterns of other SDKs, reproduced, since these cannot be pointed at it. The tasks are the same
+for all ways. "After others" is a session that has seen 200 such tasks before, about 50 at once.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from benchmarks._harness import Panel, Plot, grid, python_figures
+from benchmarks._patterns import PATTERNS
+
+__all__ = ["run"]
+
+_REFERENCE: Final = "replicate: 0.5 s"
+_EQUAL: Final = "each tick of 0.5 s, ≤ 200/s"
+_BY_AGE: Final[dict[str, dict[str, float]]] = {
+    "defaults, ≤ 20/s": {},
+    "by age, ≤ 200/s": {"max_requests_per_second": 200},
+}
+_BY_TICK: Final[dict[str, dict[str, float]]] = {
+    "each tick of 2 s, ≤ 50/s": {"tick": 2, "age_share": 0, "max_requests_per_second": 50},
+    "each tick of 1 s, ≤ 100/s": {"tick": 1, "age_share": 0, "max_requests_per_second": 100},
+    _EQUAL: {"tick": 0.5, "age_share": 0, "max_requests_per_second": 200},
+    "each tick of 0.2 s, ≤ 500/s": {"tick": 0.2, "age_share": 0, "max_requests_per_second": 500},
+}
+_COLUMNS: Final = {
+    "requests": ("requests", ",.0f"),
+    "peak": ("at most/s", ",.0f"),
+    "ids": ("ids each", ".0f"),
+    "median": ("median s", ".2f"),
+    "p95": ("95 % s", ".2f"),
+    "fewer": ("times fewer", ".1f"),
+}
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Measure, print a table, and return the figures."""
+    load: dict[str, Any] = {"mix": "even", "tasks": 200 if quick else 10_000, "load": "within 10"}
+    policies = {_EQUAL: _BY_TICK[_EQUAL]} if quick else _BY_AGE | _BY_TICK
+    options = {"learns": False, "earlier": 0, "policies": [*policies.values()]}
+    specs = {name: ("_patterns", load | {"pattern": name}) for name in PATTERNS}
+    specs["SDK"] = ("_virtual", load | options)
+    specs["SDK, after others"] = ("_virtual", load | options | {"learns": True, "earlier": 200})
+    with ThreadPoolExecutor(2) as pool:  # in virtual time they do not disturb each other
+        groups = dict(zip(specs, pool.map(_figures, specs.values()), strict=True))
+    peers = {f"{name} (pattern)": groups.pop(name)[0] for name in PATTERNS}
+    mine = {
+        f"{name}: {policy}": figures
+        for name, each in groups.items()
+        for policy, figures in zip(policies, each, strict=True)
+    }
+    reference = peers[f"{_REFERENCE} (pattern)"]
+    ways = {
+        way: figures | {"fewer": reference["requests"] / figures["requests"]} for way, figures in (peers | mine).items()
+    }
+    print(f"{load['tasks']:,} tasks of 20 to 60 s that begin within 10 s; delay from finish to notice; virtual time")
+    print(_table(ways))
+    best = ways[f"SDK: {_EQUAL}"]
+    print(f"SDK, {_EQUAL}: {best['fewer']:.0f} × fewer requests than {_REFERENCE} for each task, median delay")
+    print(f"{best['median']:.2f} s against {reference['median']:.2f} s")
+    panels = [_panel(heading, ways, column) for column, heading in (("median", "median"), ("p95", "95 %"))]
+    title = f"{load['tasks']:,} tasks in flight: requests against delay"
+    plot = Plot(title=title, x="status requests", panels=panels, log=True)
+    return {"ways": ways, "ratio": best["fewer"], "plots": {"polling": plot}}
+
+
+def _figures(module_and_spec: tuple[str, dict[str, Any]]) -> list[dict[str, float]]:
+    module, spec = module_and_spec
+    figures: list[dict[str, float]] = python_figures(f"benchmarks.{module}", json.dumps(spec))["figures"]
+    return figures
+
+
+def _table(ways: dict[str, dict[str, float]]) -> str:
+    rows = [
+        [way, *(format(figures[column], form) for column, (_, form) in _COLUMNS.items())]
+        for way, figures in ways.items()
+    ]
+    return grid([["", *(heading for heading, _ in _COLUMNS.values())], *rows])
+
+
+def _panel(heading: str, ways: dict[str, dict[str, float]], column: str) -> Panel:
+    series: dict[str, list[tuple[float | str, float]]] = {}
+    for way, figures in ways.items():
+        name, _, policy = way.rpartition(": ")
+        line = f"{name}, {'each tick' if policy in _BY_TICK else 'by age'}" if name.startswith("SDK") else way
+        series.setdefault(line, []).append((figures["requests"], figures[column]))
+    return Panel(y=f"{heading} delay, s", series=series, log=True)
