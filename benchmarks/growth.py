@@ -6,6 +6,7 @@ of a unit (an upload, a byte, a task) at the far end of the curve, against its c
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from benchmarks import _pictures
-from benchmarks._harness import Panel, Plot, Runs, grid, interleave, middle
+from benchmarks._harness import Panel, Plot, Runs, grid, interleave, middle, python_figures
 from benchmarks._measuring import measuring
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = ["run"]
 
 _AT_ONCE: Final = (1, 2, 4, 8, 16, 32, 64)
 _SIZES: Final = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 200_000_000)
+_TASKS: Final = (10, 100, 1_000, 10_000, 100_000)
 _DIFFERENT: Final = 4  # pictures; the others in flight are the same ones
 
 
@@ -57,7 +59,7 @@ class Curve:
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print a table for each curve, and return the figures."""
-    curves = {"uploads": _uploads(quick=quick), "sizes": _sizes(quick=quick)}
+    curves = {"uploads": _uploads(quick=quick), "sizes": _sizes(quick=quick), "tasks": _tasks(quick=quick)}
     for curve in curves.values():
         _show(curve)
     return {
@@ -95,6 +97,17 @@ def _sizes(*, quick: bool) -> Curve:
         "CPU ms of an upload": {size: middle(runs[size], "4", "cpu") for size in sizes},
     }
     return Curve(title="The size of a picture, 4 uploads at the same time", x="bytes", costs=costs, base=sizes[-2])
+
+
+def _tasks(*, quick: bool) -> Curve:
+    numbers = _TASKS[:2] if quick else _TASKS
+    ways = {str(each): functools.partial(python_figures, "benchmarks._sweep", each) for each in numbers}
+    runs = interleave(ways, 1 if quick else 2)
+    costs = {
+        "CPU ms until all have ended": {each: middle(runs, str(each), "cpu") for each in numbers},
+        "MB while all wait": {each: middle(runs, str(each), "memory") for each in numbers},
+    }
+    return Curve(title="Tasks that wait, a coroutine for each", x="tasks", costs=costs, base=numbers[len(numbers) // 2])
 
 
 def _measure(size: int, at_once: Sequence[int], *, quick: bool) -> Runs:
