@@ -266,7 +266,9 @@ class PollPolicy:
     """How the one poller of a session waits; all times in seconds.
 
     A task of age *a* is asked about every `a * age_share` seconds, but at least every `max_interval` and at most once a
-    `tick`. Due tasks share requests.
+    `tick`. Due tasks share requests, and those due next fill them up. At ages at which tasks of the same Action, model and
+    size did not end lately it is asked about every `max_interval` only, from the first poll on, unless somebody follows it
+    with `Task.updates`.
 
     Attributes:
         timeout: default limit of a whole wait; None waits for ever.

@@ -103,7 +103,7 @@ class Link:
     def eta_of(self, task_uid: str) -> Eta | None:
         """See `Task.eta`."""
         with _about(task_uid):
-            self._session._check_place()
+            self._session._check_home()
             return self._session._records.durations.eta(task_uid, anyio.current_time())
 
     async def terminate(self, task_uid: str) -> None:

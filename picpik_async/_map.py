@@ -277,6 +277,7 @@ class _Pipeline:
                 item.key = submit.entry.key
         if submit.committed:
             self._brake.taken()
+            self.progress = attrs.evolve(self.progress, newest=item.task_uid)
         self._count(**{"submitted" if submit.committed else "resumed": 1})
         return submit.entry
 

@@ -58,6 +58,7 @@ class Progress:
         unknown: ended with `SubmitOutcomeUnknownError`.
         paused: not sent, ended with `SubmitPausedError`.
         credits: what the tasks have cost, as far as the service tells.
+        newest: uid of the task submitted last; `PicpikSession.task(newest).eta()` tells about the end of those in flight.
     """
 
     pulled: int = 0
@@ -68,6 +69,7 @@ class Progress:
     unknown: int = 0
     paused: int = 0
     credits: int = 0
+    newest: str | None = attrs.field(default=None, eq=False)
 
 
 class Item:

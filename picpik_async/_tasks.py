@@ -179,7 +179,7 @@ class Task:
             None if nothing is known: no such task has ended yet, this one has, or another session has submitted it.
 
         Raises:
-            ConfigurationError: wrong event loop, forked process or closed session.
+            ConfigurationError: wrong event loop or forked process.
         """
         return self._owner.eta_of(self.uid)
 

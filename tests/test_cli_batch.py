@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from shell import lines_until, started
 
-from picpik_async import Limits, ModifyMaskedPixels, Progress
+from picpik_async import Eta, Limits, ModifyMaskedPixels, Progress
 from picpik_async.cli import main
 from picpik_async.cli._batch import words_of
 from picpik_async.cli._jobs_file import LONGEST_LINE, PIECE, JobsFile
@@ -409,7 +409,10 @@ def test_how_far_it_has_come_in_words() -> None:
     """What is zero is left out, but for what is done."""
     assert "0 of 9 done" == words_of(Progress(), 9)
     progress = Progress(pulled=9, done=2, failed=1, unknown=1, paused=3, credits=8)
-    assert "2 of 9 done, 1 failed, 1 unknown, 3 not sent, 2 in flight, 8 credits" == words_of(progress, 9)
+    words = "2 of 9 done, 1 failed, 1 unknown, 3 not sent, 2 in flight, 8 credits"
+    assert words == words_of(progress, 9)
+    eta = Eta(seconds=12.3, overdue=False, tasks=2)
+    assert f"{words}, newest: about 12 s left (from 2 earlier tasks)" == words_of(progress, 9, eta=eta)
 
 
 def test_lines_about_many_jobs_are_few() -> None:

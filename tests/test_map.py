@@ -953,6 +953,8 @@ async def test_on_progress() -> None:
 
     assert outcomes.progress == seen[-1] == Progress(pulled=3, submitted=3, done=3, credits=6)
     assert len(seen) == len(set(seen)) == 12
+    assert seen[0].newest is None
+    assert picpik.tasks[-1].uid == seen[-1].newest
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from picpik_async._durations import Eta
     from picpik_async._outcomes import Outcome, Progress
     from picpik_async.cli._jobs_file import JobLine, JobsFile
     from picpik_async.cli._options import Waiting
@@ -45,7 +46,7 @@ async def run_batch(
         jobs.requests(),
         save_to=waiting.out,
         timeout=waiting.limit,
-        on_progress=lambda progress: desk.progress.tally(NAME, words_of(progress, total)),
+        on_progress=lambda progress: desk.progress.tally(NAME, words_of(progress, total, eta=_newest(desk, progress))),
     )
     with desk.progress:
         try:
@@ -79,8 +80,12 @@ def _note(report: Report, job: JobLine, outcome: Outcome) -> None:
     )
 
 
-def words_of(progress: Progress, total: int) -> str:
-    """How far it has come, for people."""
+def _newest(desk: Desk, progress: Progress) -> Eta | None:
+    return None if progress.newest is None else desk.picpik.task(progress.newest).eta()
+
+
+def words_of(progress: Progress, total: int, *, eta: Eta | None = None) -> str:
+    """How far it has come, for people; *eta* is that of the newest task."""
     ended = progress.done + progress.failed + progress.unknown + progress.paused
     counts = {
         "failed": progress.failed,
@@ -89,9 +94,8 @@ def words_of(progress: Progress, total: int) -> str:
         "in flight": progress.pulled - ended,
         "credits": progress.credits,
     }
-    return ", ".join(
-        [f"{progress.done} of {total} done", *(f"{count} {word}" for word, count in counts.items() if count)]
-    )
+    parts = [f"{progress.done} of {total} done", *(f"{count} {word}" for word, count in counts.items() if count)]
+    return ", ".join(parts if eta is None else [*parts, f"newest: {eta}"])
 
 
 def reconcile_command(journal: Path) -> str:
