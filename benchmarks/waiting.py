@@ -27,7 +27,7 @@ _SHARES: Final = (0.05, 0.0475, 0.045, 0.0425, 0.04, 0.035, 0.03, 0.02, 0.01, 0.
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print a table, and return the figures."""
     loads = {"alone": 30} if quick else _LOADS
-    mixes = ["narrow", "wide"] if quick else [*MIXES]
+    mixes = ["narrow"] if quick else [*MIXES]
     cases = [(mix, load, tasks) for load, tasks in loads.items() for mix in mixes]
     with ThreadPoolExecutor(3) as pool:  # in virtual time they do not disturb each other
         results = list(pool.map(lambda case: _compare(*case), cases))

@@ -55,18 +55,18 @@ def test_imports_run_and_report(tmp_path: Path) -> None:
 
 
 def test_polling_runs_and_reports(tmp_path: Path) -> None:
-    """The polling benchmark has other SDKs' patterns, and the poller with nothing learned and after others."""
+    """The polling benchmark has a pattern of another SDK, and the poller with nothing learned and after others."""
     figures = _quick("polling", tmp_path)
 
-    assert 6 == len(figures["ways"])
+    assert 3 == len(figures["ways"])
     assert figures["ratio"] > 1
 
 
 def test_waiting_runs_and_reports(tmp_path: Path) -> None:
-    """The benchmark of learned waiting has the plain policy beside it, in every mix; virtual time is no noise."""
+    """The benchmark of learned waiting has the plain policy beside it; in virtual time there is no noise."""
     figures = _quick("waiting", tmp_path)
 
-    assert {"narrow", "wide"} == {result["mix"] for result in figures["results"]}
+    assert ["narrow"] == [result["mix"] for result in figures["results"]]
     assert figures["worst"] < 1
 
 
