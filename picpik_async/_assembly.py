@@ -11,13 +11,14 @@ import anyio._backends._asyncio
 
 from picpik_async._downloads import Downloads
 from picpik_async._engine import Engine
+from picpik_async._submits import Submit
 from picpik_async._transport import AiohttpTransport
 from picpik_async._workshop import Workshop
 
 if TYPE_CHECKING:
     from picpik_async._lifecycle import Lifecycle
 
-__all__ = ["assemble"]
+__all__ = ["Submit", "assemble"]
 
 
 def assemble(session: Lifecycle) -> Engine:

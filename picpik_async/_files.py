@@ -9,7 +9,6 @@ import functools
 import itertools
 import os
 import re
-import secrets
 import stat
 import time
 from typing import TYPE_CHECKING, Final
@@ -71,7 +70,7 @@ def _create_beside(target: Path) -> tuple[int, Path]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     mode = _mode_of(target)
     while True:
-        partial = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.part")
+        partial = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}.part")
         descriptor = os.open(partial, flags, 0o666 if mode is None else 0o600)
         with contextlib.suppress(OSError):  # a file system without locks, where age decides
             fcntl.flock(descriptor, fcntl.LOCK_EX)

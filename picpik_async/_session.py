@@ -19,7 +19,6 @@ from picpik_async._plan import Plan
 from picpik_async._ranges import one_text, refused
 from picpik_async._recovery import Proposal, adopt, is_doubtful, propose
 from picpik_async._requests import GetCreditBalance, Job, ListModels, ListRunningTasks, Query, TerminateTask
-from picpik_async._submits import Submit
 from picpik_async._tasks import Task
 from picpik_async.errors import InvalidRequestError
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from picpik_async._outcomes import Progress
     from picpik_async._results import TaskResult
+    from picpik_async._submits import Submit
     from picpik_async._types import CreditBalance, Models
 
 __all__ = ["PicpikSession"]
@@ -306,6 +306,8 @@ class PicpikSession(Lifecycle):
     def _new_submit(
         self, request: Job, *, request_uuid: str | None = None, key: str | None = None, **options: Any
     ) -> Submit:
+        from picpik_async._assembly import Submit  # noqa: PLC0415 - an open session has loaded it
+
         if not isinstance(request, Job):
             msg = f"{type(request).__name__} is not a job such as ModifyMaskedPixels; queries go to session.call()"
             raise InvalidRequestError(msg, field="request", allowed="a Job")

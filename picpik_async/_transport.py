@@ -145,12 +145,12 @@ class AiohttpTransport:
             return attrs.evolve(arrived.head, body=bytes(arrived.body))
 
 
-@attrs.define
 class _Arrived:
     """As much of an answer as there is so far."""
 
-    head: Answer | None = None
-    body: bytearray = attrs.field(factory=bytearray, repr=False)
+    def __init__(self) -> None:
+        self.head: Answer | None = None
+        self.body = bytearray()
 
 
 class _Payload(aiohttp.payload.Payload):

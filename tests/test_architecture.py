@@ -91,9 +91,9 @@ ALLOWED = {
     "_outcomes": "_ranges errors",
     "_plan": "_ranges",
     "_map": "_brake _endings _entries _folder _link _outcomes _ranges _requests _slots errors",
-    "_assembly": "_downloads _engine _transport _workshop",
+    "_assembly": "_downloads _engine _submits _transport _workshop",
     "_lifecycle": "_breaker _config _endings _journal _loading _records _retry _sealed _transport errors",
-    "_session": "_deadlines _entries _lifecycle _link _map _plan _ranges _recovery _requests _submits _tasks errors",
+    "_session": "_assembly _deadlines _entries _lifecycle _link _map _plan _ranges _recovery _requests _tasks errors",
     "__init__": "_config _durations _entries _images _inputs _map _outcomes _recovery _requests _results _session _tasks _types errors masks",
     # what stands on top; the emulator shares no code with what it checks: no wire, body or signature
     "emulator": "__init__ _config errors",
@@ -239,6 +239,8 @@ def test_the_import_is_light() -> None:
         "picpik_async._assembly",
     ]
     assert [] == [name for name in [*heavy, "picpik_async.testing"] if name in loaded]
+    # What every session needs is loaded, so that the import compares with that of the libraries it stands on.
+    assert {"aiohttp", "anyio", "attrs", "cattrs"} <= loaded
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

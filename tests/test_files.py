@@ -174,8 +174,8 @@ def test_a_link_at_the_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Even a guessed name beside the target is not written through."""
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
-    (tmp_path / ".1.png.00000000.part").symlink_to(precious)
-    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * size)
+    (tmp_path / ".1.png.0000000000000000.part").symlink_to(precious)
+    monkeypatch.setattr("os.urandom", bytes)
 
     with pytest.raises(FileExistsError):
         write_atomically(b"data", tmp_path / "1.png")
