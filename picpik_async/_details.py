@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from picpik_async._config import Dialect
 
-__all__ = ["plain_detail", "statuses_by_word", "structure_detail"]
+__all__ = ["odd_detail", "plain_detail", "statuses_by_word", "structure_detail"]
 
 _FIELDS: Final = {
     "TaskUID": str,
@@ -49,16 +49,9 @@ def statuses_by_word(dialect: Dialect) -> dict[str | None, TaskStatus]:
 
 
 def structure_detail(row: dict[str, Any], statuses: Mapping[str | None, TaskStatus]) -> TaskDetail:
-    """One row; a row whose relied-on fields do not fit says only that the task exists, and its status word."""
+    """One row."""
     raw = _packed(row)
-    if (plain := plain_detail(row, raw, statuses)) is not None:
-        return plain
-    try:
-        detail = _structure()(row, TaskDetail)
-    except cattrs.BaseValidationError:
-        word = row.get("Status")
-        return TaskDetail(task_uid=row["TaskUID"], status_word=word if isinstance(word, str) else None, raw=raw)
-    return attrs.evolve(detail, status=statuses.get(detail.status_word, TaskStatus.UNKNOWN), raw=raw)
+    return plain_detail(row, raw, statuses) or odd_detail(row, raw, statuses)
 
 
 def _packed(row: dict[str, Any]) -> dict[str, Any] | bytes:
@@ -93,6 +86,18 @@ def plain_detail(
         error_message=message,
         raw=raw,
     )
+
+
+def odd_detail(
+    row: dict[str, Any], raw: dict[str, Any] | bytes, statuses: Mapping[str | None, TaskStatus]
+) -> TaskDetail:
+    """Any row; if the fields we rely on do not fit, it says only that the task exists, and its status word."""
+    try:
+        detail = _structure()(row, TaskDetail)
+    except cattrs.BaseValidationError:
+        word = row.get("Status")
+        return TaskDetail(task_uid=row["TaskUID"], status_word=word if isinstance(word, str) else None, raw=raw)
+    return attrs.evolve(detail, status=statuses.get(detail.status_word, TaskStatus.UNKNOWN), raw=raw)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.lowlevel
 
-from picpik_async._deadlines import Deadlines, Waiter, check_timeout, deadline_of
+from picpik_async._deadlines import Deadlines, Waiter, check_timeout, clock, deadline_of
 from picpik_async._durations import Durations
 from picpik_async._endings import closed_error, ending_error, timeout_error
 from picpik_async._schedule import Schedule
@@ -89,12 +89,12 @@ class Poller:
 
     async def run(self) -> None:
         """Poll until cancelled; then wake every waiter with `ConfigurationError`."""
-        self._schedule.start(anyio.current_time())
+        self._schedule.start(clock())
         async with anyio.create_task_group() as requests:
             try:
                 while True:
                     await self._expire()
-                    for ask in self._schedule.take(anyio.current_time()):
+                    for ask in self._schedule.take(clock()):
                         requests.start_soon(self._ask, ask)
                         await anyio.lowlevel.checkpoint()  # making fifty requests in one turn takes 20 ms
                     await self._sleep()
@@ -151,7 +151,7 @@ class Poller:
         """Note that the task was terminated by us: whatever is no good end is one by termination from now on."""
         self._terminated.add(task_uid)
         self._durations.forget(task_uid)
-        self._schedule.hasten(task_uid, anyio.current_time())
+        self._schedule.hasten(task_uid, clock())
         self._reconsider()
 
     async def next_change(
@@ -182,7 +182,7 @@ class Poller:
         return task.detail if _differ(task.detail, last) else None, task.ended
 
     def _enlist(self, task_uid: str, deadline: float, *, follows: bool = False) -> Waiter:
-        now = anyio.current_time()
+        now = clock()
         if self._closed:
             raise closed_error(task_uid=task_uid)
         waiter = Waiter(self._schedule.add(task_uid, now, follows=follows), deadline)
@@ -199,12 +199,12 @@ class Poller:
     def _check(self, waiter: Waiter, timeout: float | None) -> None:
         if self._closed:
             raise closed_error(task_uid=waiter.task.uid)
-        if waiter.expired or waiter.deadline <= anyio.current_time():
+        if waiter.expired or waiter.deadline <= clock():
             raise timeout_error(waiter.task, timeout)
 
     async def _expire(self) -> None:
         count = 0
-        while waiter := self._deadlines.pop(anyio.current_time()):
+        while waiter := self._deadlines.pop(clock()):
             waiter.wake()
             count += 1
             if count % _SLICE == 0:
@@ -241,7 +241,7 @@ class Poller:
         self._reconsider()
 
     async def _take_answer(self, ask: Ask, rows: dict[str, TaskDetail]) -> None:
-        now = anyio.current_time()
+        now = clock()
         for task in self._schedule.answered(ask, now):
             self._miss(task, now)
         for count, task in enumerate(ask.tasks, 1):
@@ -255,7 +255,7 @@ class Poller:
                 await anyio.lowlevel.checkpoint()
 
     def _take_refusal(self, ask: Ask, error: PicpikError) -> None:
-        now = anyio.current_time()
+        now = clock()
         _note_problem(ask, f"{type(error).__name__}: {legible(str(error))}")
         if self._rejects_list(error):
             for task in self._schedule.refused(ask, now):
@@ -273,7 +273,7 @@ class Poller:
             file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
             _logger.error("a status request raised %s at %s:%s; polling goes on", type(error).__name__, file, line)
         _note_problem(ask, type(error).__name__)
-        self._schedule.failed(ask, anyio.current_time())
+        self._schedule.failed(ask, clock())
 
     def _rejects_list(self, error: PicpikError) -> bool:
         if isinstance(error, ApiError):
@@ -283,7 +283,7 @@ class Poller:
         return isinstance(error, InvalidRequestError)  # an id that cannot even be sent
 
     def _see(self, task: Watched, detail: TaskDetail, now: float) -> None:
-        news = _differ(detail, task.detail)
+        news = task.followers and _differ(detail, task.detail)
         task.detail = detail
         task.missing_since = None
         task.problem = None
@@ -297,7 +297,7 @@ class Poller:
         if unknown and detail.status_word not in self._words:
             self._tell_word(detail)
         self._schedule.again(task, now)
-        if news and task.followers:
+        if news:
             task.wake()
 
     def _miss(self, task: Watched, now: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,20 @@ def test_an_expired_waiter_may_leave() -> None:
     assert 2.0 == deadlines.next_at()
     deadlines.discard(late)
     assert math.inf == deadlines.next_at()
+
+
+@pytest.mark.anyio
+async def test_waiters_that_come_and_go_leave_nothing_asleep() -> None:
+    """While one waits on, any number of others may leave: few of them are kept, and waking does not mind them."""
+    task = Watched("a", 0.0)
+    task.waiters = 1
+    stays = Waiter(task, math.inf)
+    bell = stays.sleep()
+    for _ in range(1000):
+        leaves = Waiter(task, math.inf)
+        leaves.sleep().cancel()
+        leaves.gone = True
+
+    assert len(task.asleep) < 20
+    task.wake()
+    await bell

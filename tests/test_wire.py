@@ -35,7 +35,7 @@ from picpik_async import (
 from picpik_async._blobs import MemoryBlob
 from picpik_async._body import Body, lay_out
 from picpik_async._config import Secret
-from picpik_async._details import statuses_by_word, structure_detail
+from picpik_async._details import odd_detail, plain_detail, statuses_by_word, structure_detail
 from picpik_async._fields import tell_misfit
 from picpik_async._opened import OpenImage
 from picpik_async._types import CreditBalance, Models
@@ -832,3 +832,15 @@ def test_depth_and_digits_are_harmless(name: str, inner: bytes) -> None:
             digest(body % (name.encode(), inner))
         except PicpikError:
             continue
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), LEAVES | st.lists(st.text(max_size=3), max_size=2)))
+def test_the_short_way_reads_the_same(fields: dict[str, Any]) -> None:
+    """A row that is read in one go says what it says field by field."""
+    row: dict[str, Any] = fields | {"TaskUID": "t"}
+    statuses = statuses_by_word(Dialect())
+
+    plain = plain_detail(row, b"{}", statuses)
+
+    if plain is not None:
+        assert plain == odd_detail(row, b"{}", statuses)
