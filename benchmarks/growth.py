@@ -105,6 +105,7 @@ def _tasks(*, quick: bool) -> Curve:
     runs = interleave(ways, 1 if quick else 2)
     costs = {
         "CPU ms until all have ended": {each: middle(runs, str(each), "cpu") for each in numbers},
+        "CPU ms, garbage collector apart": {each: middle(runs, str(each), "rest") for each in numbers},
         "MB while all wait": {each: middle(runs, str(each), "memory") for each in numbers},
     }
     return Curve(title="Tasks that wait, a coroutine for each", x="tasks", costs=costs, base=numbers[len(numbers) // 2])
