@@ -344,8 +344,8 @@ class Limits:
         max_image_bytes: the largest picture, sent or fetched.
         max_image_pixels: the most pixels of a picture that is sent.
         max_result_pixels: the most pixels of a picture that is fetched. Each is decoded once to see that it is whole, which
-            takes up to 16 bytes per pixel (WebP; JPEG 10, PNG 4): the limit bounds the one that has more than 1024 × 1024,
-            besides as many smaller ones as there are threads.
+            takes up to 16 bytes per pixel (WebP; JPEG 10, PNG 4): of those that have more than their share, one for
+            each of `threads`, one is decoded at a time; so all together have at most twice the limit.
     """
 
     connect_timeout: float = attrs.field(default=15.0, validator=above(0))

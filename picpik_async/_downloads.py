@@ -53,7 +53,6 @@ __all__ = ["Downloads"]
 T = TypeVar("T")
 
 _MINIMUM_RATE: Final = 10_000  # bytes per second; what comes slower is not waited for beyond Limits.request_timeout
-_AT_ONCE: Final = 1024 * 1024  # pixels; of what has more, one picture is decoded at a time
 _GONE: Final = frozenset({403, 404, 410})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 3
@@ -91,6 +90,8 @@ class Downloads:
         self._limits = limits
         self._retry = retry
         self._limiter = limiter
+        # As many as there are threads have at most as many pixels together as the one that has more.
+        self._share = limits.max_result_pixels // limits.threads
         # Always the same thread, since the C library keeps for each what it has taken for pictures.
         self._large = ThreadPoolExecutor(1, thread_name_prefix="picpik decoder")
         self._budget = budget or RetryBudget()
@@ -192,7 +193,7 @@ class Downloads:
 
     async def _check(self, data: bytes) -> None:
         check = functools.partial(check_picture, data, self._limits.max_result_pixels)
-        if not await in_thread(functools.partial(check, at_once=_AT_ONCE), limiter=self._limiter):
+        if not await in_thread(functools.partial(check, at_once=self._share), limiter=self._limiter):
             await asyncio.get_running_loop().run_in_executor(self._large, check)
 
     async def _receive(self, visit: _Visit) -> None:

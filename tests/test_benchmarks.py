@@ -46,6 +46,14 @@ def test_the_journal_runs_and_reports(tmp_path: Path) -> None:
     assert {"with", "without"} == set(figures["runs"])
 
 
+def test_downloads_run_and_report(tmp_path: Path) -> None:
+    """The benchmark of downloads has the SDK, the usual way, and the stages apart."""
+    figures = _quick("downloads", tmp_path)
+
+    stages = {"fetch", "verify", "write", "write and flush"}
+    assert {"sdk", "usual", "usual, unbounded"} | stages == set(figures["runs"])
+
+
 def test_imports_run_and_report(tmp_path: Path) -> None:
     """The import's benchmark has the libraries and the SDK, imported and in use."""
     figures = _quick("imports", tmp_path)
