@@ -17,16 +17,16 @@ from benchmarks._patterns import PATTERNS
 __all__ = ["run"]
 
 _REFERENCE: Final = "replicate: 0.5 s"
-_EQUAL: Final = "each tick of 0.5 s, ≤ 200/s"
+_EQUAL: Final = "every 0.5 s, ≤ 200/s"
 _BY_AGE: Final[dict[str, dict[str, float]]] = {
     "defaults, ≤ 20/s": {},
     "by age, ≤ 200/s": {"max_requests_per_second": 200},
 }
-_BY_TICK: Final[dict[str, dict[str, float]]] = {
-    "each tick of 2 s, ≤ 50/s": {"tick": 2, "age_share": 0, "max_requests_per_second": 50},
-    "each tick of 1 s, ≤ 100/s": {"tick": 1, "age_share": 0, "max_requests_per_second": 100},
+_STEADY: Final[dict[str, dict[str, float]]] = {
+    "every 2 s, ≤ 50/s": {"tick": 1, "age_share": 1, "max_interval": 2, "jitter": 0, "max_requests_per_second": 50},
+    "every 1 s, ≤ 100/s": {"tick": 1, "age_share": 0, "max_requests_per_second": 100},
     _EQUAL: {"tick": 0.5, "age_share": 0, "max_requests_per_second": 200},
-    "each tick of 0.2 s, ≤ 500/s": {"tick": 0.2, "age_share": 0, "max_requests_per_second": 500},
+    "every 0.2 s, ≤ 500/s": {"tick": 0.2, "age_share": 0, "max_requests_per_second": 500},
 }
 _COLUMNS: Final = {
     "requests": ("requests", ",.0f"),
@@ -41,7 +41,7 @@ _COLUMNS: Final = {
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print a table, and return the figures."""
     load: dict[str, Any] = {"mix": "even", "tasks": 200 if quick else 10_000, "load": "within 10"}
-    policies = {_EQUAL: _BY_TICK[_EQUAL]} if quick else _BY_AGE | _BY_TICK
+    policies = {_EQUAL: _STEADY[_EQUAL]} if quick else _BY_AGE | _STEADY
     options = {"learns": False, "earlier": 0, "policies": [*policies.values()]}
     patterns = [_REFERENCE] if quick else [*PATTERNS]
     specs = {name: ("_patterns", load | {"pattern": name}) for name in patterns}
@@ -88,6 +88,6 @@ def _panel(heading: str, ways: dict[str, dict[str, float]], column: str) -> Pane
     series: dict[str, list[tuple[float | str, float]]] = {}
     for way, figures in ways.items():
         name, _, policy = way.rpartition(": ")
-        line = f"{name}, {'each tick' if policy in _BY_TICK else 'by age'}" if name.startswith("SDK") else way
+        line = f"{name}, {'steadily' if policy in _STEADY else 'by age'}" if name.startswith("SDK") else way
         series.setdefault(line, []).append((figures["requests"], figures[column]))
     return Panel(y=f"{heading} delay, s", series=series, log=True)

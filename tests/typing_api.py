@@ -14,6 +14,7 @@ from picpik_async import (
     CreditBalance,
     Dialect,
     Endpoint,
+    Eta,
     GetCreditBalance,
     Image2Image,
     ImageSource,
@@ -173,6 +174,7 @@ async def session() -> None:
         assert_type(await task, TaskResult)
         assert_type(await task.wait(timeout=5), TaskResult)
         assert_type(await task.detail(), TaskDetail)
+        assert_type(task.eta(), Eta | None)
         assert_type(await task.terminate(), None)
         async for detail in task.updates(timeout=None):
             assert_type(detail.status, TaskStatus)
