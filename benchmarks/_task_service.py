@@ -21,7 +21,10 @@ _ANSWER: Final = (
     b'{"RetCode":0,"Action":"ListTasksDetails","Message":"","request_uuid":"5ae03609-451b-44d7-a351-c72904df881b",'
     b'"TaskDetailList":[%s]}'
 )
-_PICTURES: Final = b",".join(b'"https://results.picpik.ai/2026/%%s/%d.png?Expires=1790000000&Signature=%s"' % (number, b"q" * 64) for number in range(2))
+_PICTURES: Final = b",".join(
+    b'"https://results.picpik.ai/2026/%%s/%d.png?Expires=1790000000&Signature=%s"' % (number, b"q" * 64)
+    for number in range(2)
+)
 
 
 class Service:

@@ -100,3 +100,10 @@ def test_unknown_names_are_refused() -> None:
     assert 2 == done.returncode
     assert "journal" in done.stderr
     assert "uploads" in done.stderr
+
+
+def test_tasks_run_and_report(tmp_path: Path) -> None:
+    """The benchmark of waiting tasks has bare ones, those of the SDK, and those that poll by themselves."""
+    figures = _quick("tasks", tmp_path)
+
+    assert {"bare asyncio tasks", "SDK", "SDK, collector off", "polling by themselves"} == set(figures["runs"])

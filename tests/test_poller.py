@@ -932,7 +932,7 @@ async def test_the_end_wakes_every_waiter() -> None:
         heard.append(uid)
 
     async with anyio.create_task_group() as waiters:
-        for number in range(150):
+        for number in range(300):
             waiters.start_soon(wait, f"t{number}")
         waiters.start_soon(follow, "t7")
         async with anyio.create_task_group() as owner:
@@ -941,7 +941,7 @@ async def test_the_end_wakes_every_waiter() -> None:
             owner.cancel_scope.cancel()
     await wait("late")
 
-    assert 152 == len(heard)
+    assert 302 == len(heard)
     assert 0 == poller.watched
     assert "session.task('late')" in heard[-1]
 
