@@ -11,6 +11,7 @@ import anyio._backends._asyncio
 
 from picpik_async._downloads import Downloads
 from picpik_async._engine import Engine
+from picpik_async._stems import Stems
 from picpik_async._submits import Submit
 from picpik_async._transport import AiohttpTransport
 from picpik_async._workshop import Workshop
@@ -25,19 +26,22 @@ def assemble(session: Lifecycle) -> Engine:
     """A new engine for *session*."""
     net: Any = {"ssl": session._ssl, "proxy": None if session._proxy is None else session._proxy.reveal()}
     url = session._endpoint.url + session._dialect.path
+    limits = session._limits
+    encoders = ThreadPoolExecutor(max(1, limits.threads - 1), thread_name_prefix="picpik")
     workshop = Workshop(
         credentials=session._credentials,
         dialect=session._dialect,
-        limits=session._limits,
+        limits=limits,
         limiter=session._limiter,
-        encoders=ThreadPoolExecutor(max(1, session._limits.threads // 2), thread_name_prefix="picpik"),
-        upload_slots=anyio.Semaphore(session._limits.uploads),
-        transport=session._transport or AiohttpTransport(url, session._limits, **net),
+        encoders=encoders,
+        stems=Stems(limits.slice_size, encoders, limits.reuse_memory),
+        upload_slots=anyio.Semaphore(limits.uploads),
+        transport=session._transport or AiohttpTransport(url, limits, **net),
         retry=session._retry,
         rng=random.Random(),  # noqa: S311 - jitter
         budget=session._budget,
         breaker=session._breaker,
     )
     net |= {"hosts": session._dialect.result_hosts, "budget": workshop.budget}
-    downloads = Downloads(session._endpoint, session._limits, session._retry, session._limiter, **net)
+    downloads = Downloads(session._endpoint, limits, session._retry, session._limiter, **net)
     return Engine(workshop, downloads, session._poll, session._records)

@@ -337,9 +337,11 @@ class Limits:
         request_timeout: the answer: how long its head may take once the request has left, and then its body.
         uploads: submits that are sent at the same time; others wait, their pictures opened.
         downloads: pictures fetched at the same time; others wait.
-        threads: worker threads that open, decode and write; one more decodes large results, one after the other, and half
-            as many encode and hash.
-        slice_size: bytes of a picture encoded and sent in one go; the memory of an upload is a few times this.
+        threads: worker threads that open, decode and write; one more decodes large results, one after the other, and one
+            less encode, hash and send.
+        slice_size: bytes of a picture encoded and sent in one go; the memory of each of those threads is a few times this.
+        reuse_memory: the most memory for pictures that are encoded once for all `variations` of a request; larger ones are
+            hashed once, and encoded each time.
         max_answer_bytes: the longest answer of the API, after decompression.
         max_image_bytes: the largest picture, sent or fetched.
         max_image_pixels: the most pixels of a picture that is sent.
@@ -356,6 +358,7 @@ class Limits:
     downloads: int = attrs.field(default=8, validator=count(1))
     threads: int = attrs.field(factory=_default_threads, validator=count(1))
     slice_size: int = attrs.field(default=384 * 1024, validator=count(3))
+    reuse_memory: int = attrs.field(default=64 * 1024**2, validator=count(0))
     max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=count(1))
     max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=count(1))
     max_image_pixels: int = attrs.field(default=64_000_000, validator=count(1))

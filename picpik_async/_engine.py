@@ -319,7 +319,7 @@ class Engine:
         parameters = _wire.parameters(
             query, dialect=shop.dialect, public_key=shop.credentials.public_key, request_uuid=request_uuid
         )
-        answer = await shop.send(shop.body(parameters, {}))
+        answer = await shop.send(shop.query_body(parameters))
         if answer.status not in HTTP_OK:
             wish = f"; the service asks to wait {answer.retry_after:g} s" if answer.retry_after else ""
             msg = f"{query.action}: HTTP {answer.status}{wish}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from picpik_async import _pixels
 from picpik_async._blobs import as_file, too_large
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from picpik_async._blobs import Blob
     from picpik_async._inputs import ImageInput, Loader
+    from picpik_async._opened import ImageReader
 
 __all__ = ["ImageSource"]
 
@@ -35,6 +39,7 @@ __all__ = ["ImageSource"]
 _streams: weakref.WeakValueDictionary[int, ImageSource] = weakref.WeakValueDictionary()
 
 _FIRST_SIDEWAYS: Final = 5  # EXIF orientations 5 to 8 swap the sides
+_STEP: Final = 1024 * 1024  # bytes hashed in one go
 
 
 class ImageSource:
@@ -54,6 +59,8 @@ class ImageSource:
         self._loader = loader
         self._turns = Turns()
         self._upright: tuple[Blob, Blob] | None = None
+        self._hashing = threading.Lock()
+        self._fingerprint: tuple[Blob, str] | None = None
 
     @property
     def label(self) -> str:
@@ -178,6 +185,18 @@ class ImageSource:
                 kept = self._upright = blob, _pixels.encode_png(_pixels.turn(image, orientation))
         return kept[1]
 
+    def fingerprint(self, opened: OpenImage) -> str:
+        """SHA-256 of the picture as it was handed over; blocks, and reads it once as long as it stays the same.
+
+        Raises:
+            ImageError: it cannot be read, or has changed since it was *opened*.
+        """
+        with self._hashing, attrs.evolve(opened, blob=opened.original).reader() as reader:
+            if self._fingerprint is None or self._fingerprint[0] != opened.original:
+                self._fingerprint = opened.original, _sha256_of(reader)
+            reader.verify()
+            return self._fingerprint[1]
+
     async def measure(self, limiter: anyio.CapacityLimiter, limits: Limits, *, field: str = "image") -> int:
         """Length of the picture as it was handed over, in bytes; of a file, nothing is read for it.
 
@@ -276,3 +295,10 @@ def _read_all(opened: OpenImage) -> bytes:
 def _decode(opened: OpenImage) -> Image.Image:
     with _decoding(opened.blob, opened.format) as image:
         return image.copy()
+
+
+def _sha256_of(reader: ImageReader) -> str:
+    digest = hashlib.sha256()
+    while data := reader.read(_STEP):
+        digest.update(data)
+    return digest.hexdigest()

@@ -248,7 +248,7 @@ class Submit:
         self, shop: Workshop, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], confirm: Confirm
     ) -> str:
         async with shop.upload_slots:
-            body = await shop.job_body(parameters, images)
+            body = await shop.job_body(parameters, images, self._request.kin)
             answer = await self._send(shop, body)
         try:
             return await self._judge(answer, confirm)

@@ -59,6 +59,7 @@ _NAMES: Final = {
     "task_uid_list": "TaskUIDList",
     "use_main_model_vae": "UseMainModelVAE",
 }
+_UNSENT: Final = {"_kin", "auto_size"}
 _INDEX_NAMES: Final = {"image": "ImageIndex", "mask": "MaskIndex"}
 
 
@@ -108,8 +109,7 @@ def _converter() -> cattrs.Converter:
         renamed = {
             field.name: override(rename=names.get(field.name) or _api_name(field.name)) for field in attrs.fields(cls)
         }
-        if "auto_size" in renamed:
-            renamed["auto_size"] = override(omit=True)
+        renamed |= {name: override(omit=True) for name in _UNSENT & renamed.keys()}
         return make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **renamed)  # type: ignore[arg-type]
 
     converter.register_unstructure_hook_factory(is_ours, unstructure_hook)

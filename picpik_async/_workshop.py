@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import attrs
 
-from picpik_async._body import Body, lay_out
+from picpik_async._body import Body
+from picpik_async._layout import lay_out
 from picpik_async.errors import ImageError, PicpikError, TransportError
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from picpik_async._breaker import SpendBreaker
     from picpik_async._config import Credentials, Dialect, Limits, RetryPolicy
     from picpik_async._images import ImageSource
+    from picpik_async._layout import Layout
     from picpik_async._opened import OpenImage
     from picpik_async._retry import RetryBudget
+    from picpik_async._stems import Stems
     from picpik_async._transport import Answer, BeforeTail, Transport
 
 __all__ = ["Workshop"]
 
 T = TypeVar("T")
-_STEP: Final = 1024 * 1024  # bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +42,7 @@ class Workshop:
         limits: bounds.
         limiter: bounds the worker threads that open pictures.
         encoders: the worker threads that encode and hash.
+        stems: what variations of a request have in common.
         upload_slots: bounds how many requests are sent at once.
         transport: sends.
         retry: how often and when to try again.
@@ -54,6 +56,7 @@ class Workshop:
     limits: Limits
     limiter: anyio.CapacityLimiter
     encoders: ThreadPoolExecutor
+    stems: Stems
     upload_slots: anyio.Semaphore
     transport: Transport
     retry: RetryPolicy
@@ -76,21 +79,35 @@ class Workshop:
         msg = "send: the exchange was cancelled from within"
         raise TransportError(msg, stage="send")
 
-    def body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], *, locked: bool = False) -> Body:
-        """A new body for one attempt to send *parameters*; a *locked* one keeps its tail until it is unlocked."""
-        layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
+    def query_body(self, parameters: dict[str, Any]) -> Body:
+        """The body of a query."""
+        return self._body_of(lay_out(parameters, {}, data_uri=self.dialect.data_uri))
+
+    async def job_body(
+        self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage], kin: object | None = None
+    ) -> Body:
+        """The body for one attempt to submit *parameters*, locked, and made beforehand if it is small.
+
+        Args:
+            parameters: all but the signature.
+            images: the pictures among them.
+            kin: the same object for requests that have all up to their last picture in common.
+
+        Raises:
+            InvalidRequestError: a parameter cannot be written as JSON.
+            ImageError: a picture cannot be read, or has changed since it was opened.
+        """
+
+        def make() -> tuple[Layout, Body | None]:
+            layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
+            return layout, self._body_of(layout, locked=True).made_if_small() if kin is None else None
+
+        layout, body = await asyncio.get_running_loop().run_in_executor(self.encoders, make)
+        return body or self._body_of(layout, locked=True, stem=await self.stems.stem_of(kin, layout))
+
+    def _body_of(self, layout: Layout, **options: Any) -> Body:
         key, step = self.credentials.private_key, self.limits.slice_size
-        return Body(layout, key, slice_size=step, executor=self.encoders, locked=locked)
-
-    async def job_body(self, parameters: dict[str, Any], images: dict[ImageSource, OpenImage]) -> Body:
-        """A new body for one attempt to submit *parameters*, locked, and made beforehand if it is small."""
-
-        def make() -> Body:
-            body = self.body(parameters, images, locked=True)
-            body.make_small()
-            return body
-
-        return await asyncio.get_running_loop().run_in_executor(self.encoders, make)
+        return Body(layout, key, slice_size=step, executor=self.encoders, **options)
 
     async def open_images(self, sources: dict[str, ImageSource]) -> dict[ImageSource, OpenImage]:
         """Open all images of a request concurrently, equal ones once.
@@ -123,7 +140,7 @@ class Workshop:
         """
 
         async def fingerprint(_field: str, source: ImageSource) -> str:
-            return await anyio.to_thread.run_sync(_sha256_of, opened[source], limiter=self.limiter)
+            return await anyio.to_thread.run_sync(source.fingerprint, opened[source], limiter=self.limiter)
 
         return await _each(sources, fingerprint, {}, {})
 
@@ -138,15 +155,6 @@ class Workshop:
             return str(await source.measure(self.limiter, self.limits, field=field))
 
         return await _each(sources, size, {}, {})
-
-
-def _sha256_of(image: OpenImage) -> str:
-    digest = hashlib.sha256()
-    with attrs.evolve(image, blob=image.original).reader() as reader:
-        while data := reader.read(_STEP):
-            digest.update(data)
-        reader.verify()
-    return digest.hexdigest()
 
 
 def _distinct(sources: dict[str, ImageSource]) -> dict[Hashable, tuple[str, ImageSource]]:

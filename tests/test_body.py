@@ -21,9 +21,10 @@ from jobs import THREADS
 from plain import PRIVATE_KEY, Picture
 
 from picpik_async._blobs import MemoryBlob, PathBlob
-from picpik_async._body import Body, Layout, lay_out
+from picpik_async._body import Body
 from picpik_async._config import Secret
 from picpik_async._images import ImageSource
+from picpik_async._layout import Layout, lay_out
 from picpik_async._opened import OpenImage
 from picpik_async._signature import sign
 from picpik_async.errors import ImageError, InvalidRequestError

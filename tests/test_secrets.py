@@ -37,7 +37,8 @@ from picpik_async import (
     TaskResult,
     masks,
 )
-from picpik_async._body import Body, lay_out
+from picpik_async._body import Body
+from picpik_async._layout import lay_out
 from picpik_async._link import Link
 from picpik_async._results import ResultImage
 from picpik_async._transport import AiohttpTransport, Answer

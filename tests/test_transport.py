@@ -29,9 +29,10 @@ from jobs import THREADS, picture, session
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from picpik_async._body import Body, lay_out
+from picpik_async._body import Body
 from picpik_async._config import Limits, Secret
 from picpik_async._images import ImageSource
+from picpik_async._layout import lay_out
 from picpik_async._patience import Patience
 from picpik_async._transport import USER_AGENT, AiohttpTransport, Answer, _Payload, translate
 from picpik_async.errors import (

@@ -33,10 +33,11 @@ from picpik_async import (
     TerminateTask,
 )
 from picpik_async._blobs import MemoryBlob
-from picpik_async._body import Body, lay_out
+from picpik_async._body import Body
 from picpik_async._config import Secret
 from picpik_async._details import odd_detail, plain_detail, statuses_by_word, structure_detail
 from picpik_async._fields import tell_misfit
+from picpik_async._layout import lay_out
 from picpik_async._opened import OpenImage
 from picpik_async._types import CreditBalance, Models
 from picpik_async._wire import (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from picpik_async._config import Dialect
     from picpik_async._opened import OpenImage
 
-__all__ = ["Job", "Query", "Request"]
+__all__ = ["Job", "Kin", "Query", "Request"]
 
 AnswerT = TypeVar("AnswerT")
 
@@ -37,11 +37,22 @@ class Query(Request, Generic[AnswerT]):
     __slots__ = ()
 
 
+class Kin:
+    """Stands for the variations of a request."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Job(Request):
     """An Action that costs credits and makes a task; for `PicpikSession.submit` and `run`."""
 
     __slots__ = ()
     image_list: ClassVar[str]  # the parameter that holds the pictures which the *Index parameters refer to
+
+    @property
+    def kin(self) -> Kin | None:
+        """The same for requests that have all up to their last picture in common, if that is worth keeping."""
+        return None
 
     @property
     def kind(self) -> Hashable:

@@ -12,7 +12,7 @@ from picpik_async import masks
 from picpik_async._config import DOCUMENTED_MAX_SIDE, DOCUMENTED_MIN_SIDE
 from picpik_async._opened import require_format
 from picpik_async._ranges import flag, integer, refused, to_texts
-from picpik_async._requests._base import Job
+from picpik_async._requests._base import Job, Kin
 from picpik_async._sealed import sealed, sealed_class
 from picpik_async._types import Image2Image, InferenceParams, Mask, Model, required
 from picpik_async.errors import InvalidRequestError, MaskError
@@ -66,6 +66,13 @@ def _to_image2image(value: Image2Image | None) -> Image2Image | None:
     raise refused(field="image2image", value=value, allowed="Image2Image(image=…)")
 
 
+def _several(values: Any, field: str, what: str) -> list[Any]:
+    several = [] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if not several or None in several:
+        raise refused(field=field, value=values, allowed=f"a list of {what}, one for each variation")
+    return several
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)  # what inherits has its own; generating either takes 0.1 ms
 class GenerationJob(Job):
     """The common parameters of the generating Actions; what is None is not sent.
@@ -93,6 +100,12 @@ class GenerationJob(Job):
     height: int | None = integer(DOCUMENTED_MIN_SIDE, DOCUMENTED_MAX_SIDE)
     batch_size: int | None = integer(1, 16)
     use_main_model_vae: bool | None = flag()
+    _kin: Kin | None = attrs.field(default=None, alias="_kin", eq=False, repr=False)
+
+    @property
+    def kin(self) -> Kin | None:
+        """See `Job.kin`."""
+        return self._kin
 
     @property
     def kind(self) -> Hashable:
@@ -149,6 +162,34 @@ class GenerationJob(Job):
     def seeded(self, seed: int) -> Self:
         """See `Job.seeded`."""
         return self if self.seed not in {None, RANDOM_SEED} else attrs.evolve(self, seed=seed)
+
+    def variations(
+        self, *, prompts: Iterable[str | Iterable[str]] | None = None, seeds: Iterable[int] | None = None
+    ) -> tuple[Self, ...]:
+        """The same request with each of the *prompts* and each of the *seeds*, to be submitted with one session.
+
+        Its pictures are read, encoded and hashed once for all of them, and kept in memory, up to `Limits.reuse_memory`, as
+        long as there is one of them. Each is a job of its own, and is paid for.
+
+        Args:
+            prompts: what should appear: for each variation a string, or a list of strings; left out, as it is.
+            seeds: for each variation -1 (random) to 2147483647; left out, as it is.
+
+        Returns:
+            All seeds with the first prompts, then all with the second, and so on.
+
+        Raises:
+            InvalidRequestError: both are left out, one is empty, or a value is wrong.
+        """
+        if prompts is None and seeds is None:
+            msg = "variations need prompts, seeds, or both"
+            raise InvalidRequestError(msg, field="prompts", allowed="a list of prompts, or seeds=…")
+        kin = self._kin or Kin()
+        texts = [self.positive_prompts] if prompts is None else _several(prompts, "prompts", "prompts")
+        numbers = [self.seed] if seeds is None else _several(seeds, "seeds", "seeds, such as range(8)")
+        return tuple(
+            attrs.evolve(self, positive_prompts=text, seed=number, _kin=kin) for text in texts for number in numbers
+        )
 
     def with_batch(self, batch_size: int) -> Self:
         """The same request for this many pictures, 1 to 16.
