@@ -73,7 +73,7 @@ class Crowd:
         """Measure the processor time until all were asked about once more."""
         await self.until_asked(await self.asked() + 1)  # the time between the sweeps does not count
         asked, cpu = await self.asked(), time.process_time()
-        await self.until_asked(2 * self.number)
+        await self.until_asked(2 * self.number, pause=0.5)
         share = (2 * self.number - asked) / 100_000
         self.figures["sweep"] = (time.process_time() - cpu) / share if share > 0 else 0.0
 
@@ -102,10 +102,10 @@ class Crowd:
         with await asyncio.to_thread(urllib.request.urlopen, request) as answer:
             return int(json.load(answer)["ids"])
 
-    async def until_asked(self, count: int) -> None:
-        """Wait until the service was asked about so many ids."""
+    async def until_asked(self, count: int, *, pause: float = 0.05) -> None:
+        """Wait until the service was asked about so many ids, and look every *pause* seconds."""
         while await self.asked() < count:  # noqa: ASYNC110 - another process counts
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
 
     async def _call(self, wait: Wait, uid: str) -> None:
         try:
@@ -133,7 +133,7 @@ async def _bare(crowd: Crowd, _ending: str) -> None:
 async def _sdk(crowd: Crowd, ending: str) -> None:
     if ending == "finish":
         period = max(1.0, _LONGEST_PERIOD * crowd.number / 100_000)
-        poll = PollPolicy(tick=0.05, age_share=1e9, max_interval=period, jitter=0, max_requests_per_second=1000)
+        poll = PollPolicy(tick=0.02, age_share=1e9, max_interval=period, jitter=0, max_requests_per_second=1000)
     else:
         poll = PollPolicy(tick=60, max_requests_per_second=1 / 60, timeout=10 if ending == "timeout" else None)
     picpik = PicpikSession(Credentials(PUBLIC_KEY, PRIVATE_KEY), endpoint=crowd.endpoint, poll=poll)
