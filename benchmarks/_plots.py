@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Panel", "Plot", "bars", "draw"]
 
-_WIDTH, _HEIGHT = 7.0, 2.4  # inches; the height is that of a panel
+_WIDTH, _HEIGHT = 7.0, 2.5  # inches; the height is that of a panel
 _SINGLE_HEIGHT = 4.2
 _FEW = 4  # lines whose legend has room among them
 _MOST_TICKS = 8
@@ -91,7 +91,8 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     for name, points in panel.series.items():
         xs, ys = zip(*points, strict=True)
         if isinstance(xs[0], str):
-            axes.bar_label(axes.bar(xs, ys, label=name), fmt="{:,.4g}")
+            names = [x.replace(", ", ",\n") for x in xs]
+            axes.bar_label(axes.bar(names, ys, label=name), fmt="{:,.4g}")
             axes.margins(y=0.15)
         elif name.startswith("("):
             axes.plot(xs, ys, "--", color="grey", label=name.strip("()"))
