@@ -73,7 +73,7 @@ class Crowd:
         """Measure the processor time until all were asked about once more."""
         await self.until_asked(await self.asked() + 1)  # the time between the sweeps does not count
         asked, cpu = await self.asked(), time.process_time()
-        await self.until_asked(2 * self.number, pause=0.5)
+        await self.until_asked(2 * self.number, pause=0.2)
         share = (2 * self.number - asked) / 100_000
         self.figures["sweep"] = (time.process_time() - cpu) / share if share > 0 else 0.0
 
@@ -132,7 +132,7 @@ async def _bare(crowd: Crowd, _ending: str) -> None:
 
 async def _sdk(crowd: Crowd, ending: str) -> None:
     if ending == "finish":
-        period = max(1.0, _LONGEST_PERIOD * crowd.number / 100_000)
+        period = max(0.2, _LONGEST_PERIOD * crowd.number / 100_000)
         poll = PollPolicy(tick=0.02, age_share=1e9, max_interval=period, jitter=0, max_requests_per_second=1000)
     else:
         poll = PollPolicy(tick=60, max_requests_per_second=1 / 60, timeout=10 if ending == "timeout" else None)
@@ -153,7 +153,7 @@ async def _sdk(crowd: Crowd, ending: str) -> None:
 
 
 async def _each(crowd: Crowd, _ending: str) -> None:
-    period = max(1.0, _LONGEST_PERIOD * crowd.number / 10_000)
+    period = max(0.2, _LONGEST_PERIOD * crowd.number / 10_000)
     connections = aiohttp.TCPConnector(limit=_CONNECTIONS)
     async with aiohttp.ClientSession(connector=connections) as client:
 
