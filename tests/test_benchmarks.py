@@ -46,6 +46,13 @@ def test_the_journal_runs_and_reports(tmp_path: Path) -> None:
     assert {"with", "without"} == set(figures["runs"])
 
 
+def test_variations_run_and_report(tmp_path: Path) -> None:
+    """The benchmark of variations has them, separate requests, and the mere sending."""
+    figures = _quick("variations", tmp_path)
+
+    assert {"separate", "variations", "sending"} == set(figures["runs"])
+
+
 def test_downloads_run_and_report(tmp_path: Path) -> None:
     """The benchmark of downloads has the SDK, the usual way, and the stages apart."""
     figures = _quick("downloads", tmp_path)
