@@ -357,7 +357,7 @@ class Limits:
     uploads: int = attrs.field(default=32, validator=count(1))
     downloads: int = attrs.field(default=8, validator=count(1))
     threads: int = attrs.field(factory=_default_threads, validator=count(1))
-    slice_size: int = attrs.field(default=384 * 1024, validator=count(3))
+    slice_size: int = attrs.field(default=768 * 1024, validator=count(3))
     reuse_memory: int = attrs.field(default=64 * 1024**2, validator=count(0))
     max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=count(1))
     max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=count(1))

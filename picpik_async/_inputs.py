@@ -231,7 +231,7 @@ def os_problem(error: OSError) -> str:
 
 
 def _printable(text: str) -> str:
-    escaped = "".join(char if char.isprintable() else "?" for char in text)
+    escaped = text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
     return escaped if len(escaped) <= 200 else f"…{escaped[-199:]}"  # noqa: PLR2004
 
 

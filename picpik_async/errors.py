@@ -69,7 +69,9 @@ _LEGIBLE_LIMIT = 500
 def legible(text: object, *, limit: int = _LEGIBLE_LIMIT) -> str:
     """Foreign text made safe for messages, logs and terminals: escaped, on one line, at most *limit* characters."""
     cut = str(text)[: limit + 1]
-    escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in cut)
+    escaped = cut
+    if not cut.isprintable():
+        escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in cut)
     return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
-
-import attrs
 
 from picpik_async._images import ImageSource
 from picpik_async._ranges import shown
@@ -87,27 +86,28 @@ class Job(Request):
         """
         found: dict[str, ImageSource] = {}
         try:
-            _collect(self, "", found)
+            _collect(self, (), found)
         except RecursionError:
             msg = "parameters are nested too deeply, or contain themselves"
             raise InvalidRequestError(msg, allowed="a finite map") from None
         return found
 
 
-def _collect(value: Any, path: str, found: dict[str, ImageSource]) -> None:
+def _collect(value: Any, steps: tuple[Any, ...], found: dict[str, ImageSource]) -> None:
     if isinstance(value, ImageSource):
+        path = functools.reduce(_joined, steps, "")
         while path in found:  # a name may have dots of its own
             path += "'"
         found[path] = value
         return
-    for step, inner in _steps(value):
+    for step, inner in _inside(value):
         if not isinstance(inner, _LEAVES):
-            _collect(inner, _joined(path, step), found)
+            _collect(inner, (*steps, step), found)
 
 
-def _steps(value: Any) -> Iterable[tuple[Any, Any]]:
-    if attrs.has(type(value)):
-        return ((field.name, getattr(value, field.name)) for field in attrs.fields(type(value)))
+def _inside(value: Any) -> Iterable[tuple[Any, Any]]:
+    if fields := getattr(type(value), "__attrs_attrs__", ()):
+        return [(field.name, getattr(value, field.name)) for field in fields]
     if isinstance(value, Mapping):
         return value.items()
     return enumerate(value) if isinstance(value, (list, tuple)) else ()
