@@ -179,15 +179,16 @@ class _Held(MadeOnce):
 class MemoryLoader(_Held):
     """Bytes, used where they are, or a copy of a buffer that may change."""
 
+    def __init__(self, value: Any, label: str) -> None:
+        super().__init__(value, label)
+        if isinstance(value, bytes):
+            self._blob = MemoryBlob(
+                value
+            )  # now: made by several threads at once, equal pictures would be different ones
+
     async def load(self, limiter: anyio.CapacityLimiter, limits: Limits, field: str) -> Blob:  # noqa: ARG002
         """The bytes."""
         return await self._made(_blob_of_copy, self._value, limiter)
-
-    def load_here(self) -> Blob | None:
-        """The bytes, unless they have to be copied."""
-        if self._blob is None and isinstance(self._value, bytes):
-            self._blob = MemoryBlob(self._value)
-        return self._blob
 
 
 def _blob_of_copy(value: bytes | bytearray | memoryview) -> Blob:

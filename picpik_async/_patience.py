@@ -69,8 +69,14 @@ class Patience:
         self._wait_until((stalled, "stall_timeout"), (too_slow, "min_upload_rate"))
 
     def suspend(self) -> None:
-        """Wait for our own disk, for which nobody at the other end is to blame; until the next stage there is no limit."""
+        """Wait for our own disk and threads, for which nobody at the other end is to blame, until `resume` or the next stage."""
+        self._suspended = self._clock(), self._scope.deadline
         self._scope.deadline = math.inf
+
+    def resume(self) -> None:
+        """Go on where `suspend` was called: there is as much time left as there was."""
+        since, deadline = self._suspended
+        self._scope.deadline = deadline + self._clock() - since
 
     def start_waiting(self) -> None:
         """The request is complete."""

@@ -73,18 +73,27 @@ class Stems:
         """The stem that requests of one *kin* share; the first one makes it, and the others wait for that.
 
         Returns:
-            None if this one begins in another way.
+            None if this one begins in another way, or has no picture.
 
         Raises:
             ImageError: a picture cannot be read, or has changed since it was opened.
         """
+        if not layout.has_pictures:
+            return None
         place = self._places.setdefault(kin, _Place())
         async with place.making:
-            if place.stem is None:
-                most = self._most - sum(other.stem.kept for other in self._places.values() if other.stem is not None)
-                loop = asyncio.get_running_loop()
-                place.stem = await loop.run_in_executor(self._executor, Stem, layout, self._slice_size, most)
-        return place.stem if place.stem.fits(layout) else None
+            stem = place.stem = place.stem or await self._made(layout, place)
+        return stem if stem.fits(layout) else None
+
+    async def _made(self, layout: Layout, place: _Place) -> Stem:
+        left = self._most - sum(other.claim for other in self._places.values())
+        place.claim = layout.size if layout.size <= left else 0  # before it is made, since others are made meanwhile
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, Stem, layout, self._slice_size, place.claim)
+        except BaseException:
+            place.claim = 0
+            raise
 
 
 class _Place:
@@ -93,3 +102,4 @@ class _Place:
     def __init__(self) -> None:
         self.making = anyio.Lock()
         self.stem: Stem | None = None
+        self.claim = 0  # bytes of memory

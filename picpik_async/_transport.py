@@ -205,16 +205,19 @@ class _Payload(aiohttp.payload.Payload):
         writer.send_headers()  # alone, since they would be joined with what follows to bytes
         outlet = self._outlet = SocketOutlet.of(self._open_connection())
         async with aclosing(self._body.head(outlet)) as head:
+            self._patience.suspend()
             async for data in head:
+                self._patience.resume()
                 view = memoryview(data)  # does not show its bytes in a traceback with locals, of asyncio's log neither
                 del data
-                if outlet is not None:
-                    self._patience.note_sent(outlet.take_sent())
+                if outlet is not None and (sent := outlet.take_sent()):
+                    self._patience.note_sent(sent)
                 with _Outflow(self._open_connection(), self._patience, len(view)) as outflow:
                     await writer.write(view)
                     del view  # the connection has its own copy of what is not sent yet
                     await writer.drain()
                     outflow.note(0)
+                self._patience.suspend()
         if outlet is not None:
             outlet.close()
         self._open_connection()

@@ -86,6 +86,25 @@ async def test_slow_upload(size: int, end: float) -> None:
     assert "send: less than 1000 bytes/s were taken with localhost (Limits.min_upload_rate)" == message
 
 
+async def test_what_we_wait_for_ourselves_does_not_count() -> None:
+    """However long our own disk and threads take, the other end has the time it had, and the rate it must keep."""
+
+    async def course(patience: Patience) -> None:
+        patience.start_sending()
+        for _ in range(5):
+            await anyio.sleep(15)
+            patience.note_sent(1000)  # one second
+            patience.suspend()
+            await anyio.sleep(100)
+            patience.resume()
+
+    assert (
+        100 + 20 + 1,
+        "send",
+        "send: less than 1000 bytes/s were taken with localhost (Limits.min_upload_rate)",
+    ) == await end_of(course)
+
+
 async def test_upload_at_the_minimum_rate_goes_on() -> None:
     """An upload may take as long as its size asks for."""
 

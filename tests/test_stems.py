@@ -91,6 +91,28 @@ async def test_memory_is_bounded() -> None:
     assert another.kept
 
 
+async def test_memory_is_bounded_while_stems_are_made() -> None:
+    """Stems that are made at the same time share the memory, too; one that fails leaves its share to others."""
+
+    class Torn(MemoryBlob):
+        def verify(self) -> None:
+            msg = "the file changed"
+            raise ImageError(msg)
+
+    data = os.urandom(10_000)
+    stems, kin = Stems(999, THREADS, 30_000), [Kin() for _ in range(10)]
+    torn = [stems.stem_of(each, layout_of(Torn(data), 1)) for each in kin[:3]]
+    assert [ImageError] * 3 == [type(error) for error in await asyncio.gather(*torn, return_exceptions=True)]
+    made = await asyncio.gather(*[stems.stem_of(each, layout_of(MemoryBlob(data), 1)) for each in kin])
+
+    assert 2 == sum(stem is not None and bool(stem.kept) for stem in made)
+
+
+async def test_without_a_picture() -> None:
+    """A request of the kin that has no picture has nothing to share."""
+    assert await Stems(999, THREADS, 10**6).stem_of(Kin(), lay_out({"Seed": 1}, {}, data_uri=True)) is None
+
+
 async def test_what_begins_in_another_way() -> None:
     """A request of the kin that has another picture or size is made on its own."""
     blob, stems, kin = MemoryBlob(bytes(100)), Stems(999, THREADS, 10**6), Kin()

@@ -11,6 +11,7 @@ import ssl
 import time
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -310,6 +311,18 @@ async def test_slow_upload_may_take_its_time() -> None:
 
     assert 200 == answer.status
     assert time.monotonic() - start > 1
+
+
+async def test_busy_threads_are_not_the_fault_of_the_server() -> None:
+    """An upload that waits for its turn in our own threads is no upload that stalls."""
+    with FaultServer(after_reading(lambda exchange: exchange.answer({}))) as server, ThreadPoolExecutor(1) as threads:
+        async with connected(server, stall_timeout=0.1) as transport:
+            body = await large_body()
+            body._executor = threads
+            threads.submit(time.sleep, 0.3)
+            answer = await transport.send(body, before_tail=nothing)
+
+    assert 200 == answer.status
 
 
 def test_a_slice_may_take_its_time() -> None:
