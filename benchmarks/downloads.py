@@ -2,7 +2,8 @@
 
 The SDK saves the results of finished tasks; the usual way is aiohttp, `write_bytes`, `fsync` and Pillow's `load` in a thread,
 as many pictures at once as the SDK takes by default, or all at once. Both do the same, but for what the SDK does besides:
-it compares the checksums within the PNG, and a file is whole or absent. Each run is a process of its own, against one that
+it compares all checksums within the PNG, and a file is whole or absent; and for what it leaves out: it inflates all pixels
+and looks at the filter of each row, but does not lay them out in memory, which cannot fail any more. Each run is a process of its own, against one that
 sends files as fast as the machine can. The stages are measured once more, each alone: fetching on one thread, the others in
 as many as the SDK has.
 """

@@ -346,7 +346,7 @@ class Limits:
         max_image_bytes: the largest picture, sent or fetched.
         max_image_pixels: the most pixels of a picture that is sent.
         max_result_pixels: the most pixels of a picture that is fetched. Each is decoded once to see that it is whole, which
-            takes up to 16 bytes per pixel (WebP; JPEG 10, PNG 4): of those that have more than their share, one for
+            takes up to 16 bytes per pixel (WebP; JPEG 10, rare kinds of PNG 4, others none): of those that have more than their share, one for
             each of `threads`, one is decoded at a time; so all together have at most twice the limit.
     """
 

@@ -14,6 +14,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from picpik_async._pixels import SNIFF_SIZE, decode, sniff
+from picpik_async._scanlines import all_inflate
 from picpik_async.errors import ImageError, InvalidImageError
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ def check_picture(data: bytes, max_pixels: int, *, at_once: float = math.inf) ->
     """Decode *data* and forget the pixels; raises as `picture_of`.
 
     Returns:
-        False if it has more than *at_once* pixels; none is decoded then.
+        False if it has more than *at_once* pixels, and needs memory for all of them; none is decoded then.
     """
-    if _pixels_of(data, max_pixels) > at_once:
+    pixels = _pixels_of(data, max_pixels)
+    if sniff(data) == "png" and all_inflate(_opened(data), data):
+        return True
+    if pixels > at_once:
         return False
     _decoded(data)
     return True

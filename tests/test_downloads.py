@@ -28,7 +28,7 @@ from anyio import CapacityLimiter
 from fault_server import Exchange, FaultServer, after_reading, answering, in_turn, raw_answer
 from jobs import picture
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from spellings import BAD_HOSTS, INTERNAL
 
 from picpik_async import Endpoint, Limits, ResultImage, RetryPolicy
@@ -329,16 +329,16 @@ async def test_address_nobody_answers_at(url: str) -> None:
 async def test_the_thread_limit_holds_under_native_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gives up while a picture is decoded makes no room for another one to be decoded beside it."""
     begun, go_on = threading.Semaphore(0), threading.Event()
-    load = PngImageFile.load
+    load = JpegImageFile.load
 
-    def slowly(image: PngImageFile) -> Any:
+    def slowly(image: JpegImageFile) -> Any:
         begun.release()
         go_on.wait(10)
         return load(image)
 
-    monkeypatch.setattr(PngImageFile, "load", slowly)
+    monkeypatch.setattr(JpegImageFile, "load", slowly)
     limiter = CapacityLimiter(2)
-    with FaultServer(answering(picture())) as server:
+    with FaultServer(answering(picture(kind="JPEG"))) as server:
         async with Downloads(LOCAL, Limits(), RetryPolicy(), limiter) as downloads:
 
             async def give_up() -> None:
@@ -351,7 +351,7 @@ async def test_the_thread_limit_holds_under_native_cancellation(monkeypatch: pyt
                     group.start_soon(give_up)
             assert 2 == limiter.borrowed_tokens
             go_on.set()
-            assert picture() == await downloads.fetch(signed(server.url), **MINE)
+            assert picture(kind="JPEG") == await downloads.fetch(signed(server.url), **MINE)
 
     assert 3 == sum(begun.acquire(blocking=False) for _ in range(9))
 
