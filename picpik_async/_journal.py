@@ -40,6 +40,10 @@ class Journal:
 
     share_seconds: ClassVar[float] = 0.05
     """How long what is recorded waits at most for a sync that somebody waits for."""
+    # With 64 pictures of 100 kB at once, 3.6 submits share a sync instead of 1.15, and the loop, which waits for the GIL
+    # after each, takes 0.95 × as many pictures as without a journal instead of 0.84 ×; 0.02 s gave no more.
+    gather_seconds: ClassVar[float] = 0.01
+    """How long after a sync the next one waits for others, while several wait at the same time."""
     leave_seconds: ClassVar[float] = 2.0
     """How long leaving takes at most; what the disk has not taken by then is written before the interpreter ends."""
 
@@ -64,7 +68,13 @@ class Journal:
     async def __aenter__(self) -> Self:
         open_file = functools.partial(JournalFile, self._path, self._connect, read_only=self._read_only)
         loop = asyncio.get_running_loop()
-        writer = Writer(open_file, str(self._path), loop, share_seconds=self.share_seconds)
+        writer = Writer(
+            open_file,
+            str(self._path),
+            loop,
+            share_seconds=self.share_seconds,
+            gather_seconds=self.gather_seconds,
+        )
         try:
             await writer.start()
             self._writer = writer
@@ -131,7 +141,7 @@ class Journal:
             self._writer.put(Order(entry=entry))
 
     async def commit(self, entry: JournalEntry) -> None:
-        """Write a job's whole row; when this returns, it is on disk.
+        """Write a job's whole row; when this returns, it is on disk, or a later one of that job.
 
         If the caller is cancelled, it may be written all the same.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import operator
 import os
@@ -58,10 +59,7 @@ _EARLIER: Final = _NAMES.index("earlier_task_uids")
 _values: Final = operator.attrgetter(*_NAMES)
 _COLUMNS: Final = ", ".join(_NAMES)
 _SELECT: Final = f"SELECT {_COLUMNS} FROM jobs"  # noqa: S608 - of our own names
-_UPSERT: Final = (
-    f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))}) ON CONFLICT (key) DO UPDATE SET "  # noqa: S608
-    + ", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "key")
-)
+_UPDATE: Final = ", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "key")
 # STRICT sees to it, but not in a file that somebody else has written, and older versions of SQLite do not know it.
 _TEXT: Final = ("key", "digest", "request_uuid", "action", "state", "files", "earlier_task_uids")
 _KINDS: Final[dict[str, Any]] = dict.fromkeys(_TEXT, str) | {
@@ -75,6 +73,7 @@ _KINDS: Final[dict[str, Any]] = dict.fromkeys(_TEXT, str) | {
     "ret_code": int | None,
     "resubmits": int,
 }
+_MOST_ROWS: Final = 50  # of a statement: older versions of SQLite take 999 values
 _BUSY_SECONDS: Final = 1.0  # a reader of another program may hold it for a moment
 
 
@@ -131,38 +130,36 @@ class JournalFile:
             self._connection.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA:
                 self._connection.execute(statement)
-            self.commit()
+            self._connection.execute("COMMIT")
 
     def _pragma(self, words: str) -> Any:
         (value,) = self._connection.execute(f"PRAGMA {words}").fetchone()
         return value
 
-    @property
-    def writing(self) -> bool:
-        """Whether a transaction is open."""
-        return self._connection.in_transaction
-
-    def begin(self) -> None:
-        """Open a transaction.
+    def write(self, entries: list[JournalEntry]) -> None:
+        """Write whole rows, all or none, in the place of those with the same keys; when this returns, they are on disk.
 
         Raises:
             FileNotFoundError: the file was deleted or replaced; what is written would be found by nobody.
         """
+        if not entries:
+            return
         if _identity(self._path) != self._identity:
             raise FileNotFoundError(errno.ENOENT, "another file is in its place")
-        self._connection.execute("BEGIN IMMEDIATE")
+        statements = [_upsert(entries[start : start + _MOST_ROWS]) for start in range(0, len(entries), _MOST_ROWS)]
+        if len(statements) > 1:  # one is a transaction of its own, and each further one costs changes of threads
+            statements = [("BEGIN IMMEDIATE", []), *statements, ("COMMIT", [])]
+        try:
+            for words, values in statements:
+                self._connection.execute(words, values)
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._roll_back()
+            raise
 
-    def put(self, entry: JournalEntry) -> None:
-        """Write a whole row, in the place of one with the same key."""
-        self._connection.execute(_UPSERT, _row(entry))
-
-    def commit(self) -> None:
-        """End the transaction; when this returns, it is on disk."""
-        self._connection.execute("COMMIT")
-
-    def roll_back(self) -> None:
+    def _roll_back(self) -> None:
         """Undo the transaction, if SQLite has not done so by itself."""
-        if self.writing:
+        if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def hashes(self) -> set[int]:
@@ -245,6 +242,16 @@ def _identity(path: Path) -> tuple[int, int]:
 def _foreign(path: Path) -> JournalError:
     msg = f"journal {legible(path)} is damaged, or not a journal of picpik_async; give another path"
     return JournalError(msg, path=str(path))
+
+
+def _upsert(entries: list[JournalEntry]) -> tuple[str, list[Any]]:
+    return _upsert_words(len(entries)), [value for entry in entries for value in _row(entry)]
+
+
+@functools.cache
+def _upsert_words(rows: int) -> str:
+    places = ", ".join([f"({', '.join('?' * len(_NAMES))})"] * rows)
+    return f"INSERT INTO jobs ({_COLUMNS}) VALUES {places} ON CONFLICT (key) DO UPDATE SET {_UPDATE}"  # noqa: S608 - of our own names
 
 
 def _row(entry: JournalEntry) -> list[Any]:

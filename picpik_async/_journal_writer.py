@@ -70,22 +70,33 @@ class Writer:
         loop: where the replies go.
         share_seconds: how long a row nobody waits for may wait for one that somebody waits for, rather than delay it by
             a sync of its own.
+        gather_seconds: how long after a sync the next one waits for others, while several wait at the same time.
     """
 
     def __init__(
-        self, open_file: Callable[[], JournalFile], path: str, loop: asyncio.AbstractEventLoop, *, share_seconds: float
+        self,
+        open_file: Callable[[], JournalFile],
+        path: str,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        share_seconds: float,
+        gather_seconds: float,
     ) -> None:
         self._open_file = open_file
         self._path = path
         self._loop = loop
         self._share_seconds = share_seconds
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._gather_seconds = gather_seconds
+        self._orders: list[Order] = []
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether somebody waits
+        self._rung = False  # for somebody who waits, and the thread has not looked yet
+        self._idle = False  # the thread sleeps until the bell rings
         # A daemon, since the interpreter would wait for ever for another kind if the journal was never left; `_finish`
         # sees to it that everything is written all the same.
         self._thread = threading.Thread(target=self._run, name="picpik journal", daemon=True)
-        self._pending: list[Order] = []  # in the open transaction
-        self._since: float | None = None  # when it was opened
-        self._kept: dict[str, JournalEntry] = {}  # rows of failed transactions that nobody waits for
+        self._kept: dict[str, JournalEntry] = {}  # rows that could not be written and nobody waits for
+        self._crowded = False  # several waited for the last sync
+        self._synced = 0.0  # when that was
         self._replies: list[tuple[asyncio.Future[Any], Any]] = []
 
     def start(self) -> asyncio.Future[None]:
@@ -100,8 +111,12 @@ class Writer:
         return self._thread.is_alive()
 
     def put(self, order: Order) -> None:
-        """Ask for something."""
-        self._orders.put(order)
+        """Ask for something; wakes the thread only if somebody waits, or if it does not look by itself soon."""
+        urgent = order.reply is not None or order.last
+        self._orders.append(order)
+        if (urgent or self._idle) and not self._rung:
+            self._rung, self._idle = urgent, False
+            self._bell.put(urgent)
 
     def _finish(self) -> None:
         self.put(Order(last=True))
@@ -125,84 +140,82 @@ class Writer:
     def _work(self) -> None:
         last = False
         while not last:
-            for order in self._take():
-                last = last or order.last
-                self._obey(order)
-            if last or self._due():
-                self._sync()
+            self._wait()
+            orders = self._take()
+            last = any(order.last for order in orders)
+            self._obey(orders)
             self._deliver()
 
+    def _wait(self) -> None:
+        """Until somebody waits for an order, or those there are have waited long enough for that."""
+        urgent = False
+        while not urgent:
+            sleep = self._idle and not self._orders  # what came before the mark rang no bell
+            try:
+                urgent = self._bell.get(timeout=None if sleep else self._share_seconds)
+            except queue.Empty:
+                if self._orders:
+                    return
+                self._idle = True
+        self._gather()
+
+    def _gather(self) -> None:
+        """Let others come who can share the sync, if several wait now or did the last time: never for one at a time."""
+        waiting = [order for order in self._orders if order.reply is not None]
+        several = len(waiting) > 1 or (self._crowded and waiting)
+        pause = self._synced + self._gather_seconds - time.monotonic()
+        if several and pause > 0 and all(order.question is None for order in waiting):
+            time.sleep(pause)
+
     def _take(self) -> list[Order]:
-        """All orders there are; waits for one, but not longer than the rows at hand may wait for a sync."""
-        patience = None if self._since is None else max(self._since + self._share_seconds - time.monotonic(), 0)
-        orders = []
-        with contextlib.suppress(queue.Empty):
-            orders.append(self._orders.get(timeout=patience))
-            while True:
-                orders.append(self._orders.get_nowait())
+        """All orders there are."""
+        self._rung = False  # before they are taken, so that none is overlooked
+        orders = self._orders[:]
+        del self._orders[: len(orders)]  # others may have come
         return orders
 
-    def _due(self) -> bool:
-        overdue = self._since is not None and time.monotonic() >= self._since + self._share_seconds
-        return overdue or any(order.reply is not None for order in self._pending)
-
-    def _obey(self, order: Order) -> None:
-        if order.question is None:
-            self._pending.append(order)
-        try:
-            if self._kept and not self._file.writing:
-                for entry in list(self._kept.values()):
-                    self._put(Order(entry=entry))
-            self._put(order)
-        except Exception as error:  # noqa: BLE001 - a thread that died would let all who wait do so for ever
-            self._give_back(error)
+    def _obey(self, orders: list[Order]) -> None:
+        kept = [Order(entry=entry) for entry in self._kept.values()]
+        error = self._write([*kept, *(order for order in orders if order.question is None)])
+        for order in orders:
             if order.question is not None:
-                self._answer(order.reply, self._failed("cannot be read", error))
-        else:
-            if order.question is not None:
-                self._look_up(order.reply, order.question)
+                self._answer(order.reply, self._look_up(order.question, error))
 
-    def _put(self, order: Order) -> None:
-        if order.entry is None:
-            return
-        if not self._file.writing:
-            self._file.begin()
-            self._since = time.monotonic()
+    def _look_up(self, question: Callable[[JournalFile], Any], error: Exception | None) -> Any:
+        """The answer, or why there is none: what is known but cannot be written would be missing in it."""
         try:
-            self._file.put(order.entry)
+            return question(self._file) if error is None else self._failed("cannot be read", error)
+        except Exception as unread:  # noqa: BLE001 - a thread that died would let all who wait do so for ever
+            return self._failed("cannot be read", unread)
+
+    def _write(self, orders: list[Order]) -> Exception | None:
+        """Write the rows at once, of each job the last; returns what stood in the way of all."""
+        rows = {order.entry.key: order.entry for order in orders if order.entry is not None}
+        try:
+            self._file.write(list(rows.values()))
         except _UNFIT as error:
-            self._pending = [other for other in self._pending if other is not order]
-            if self._kept.get(order.entry.key) is order.entry:
-                del self._kept[order.entry.key]
-            self._refuse(order, self._failed("cannot hold this row", error))
-
-    def _look_up(self, reply: asyncio.Future[Any] | None, question: Callable[[JournalFile], Any]) -> None:
-        try:
-            self._answer(reply, question(self._file))
+            if len(orders) > 1:  # the others fit
+                return next(filter(None, [self._write([order]) for order in orders]), None)
+            self._refuse(orders[0], self._failed("cannot hold this row", error))
         except Exception as error:  # noqa: BLE001 - as above
-            self._answer(reply, self._failed("cannot be read", error))
-            if self._since is not None and not self._file.writing:  # SQLite has rolled back what was to be written
-                self._give_back(error)
-
-    def _sync(self) -> None:
-        try:
-            if self._since is not None:
-                self._file.commit()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._give_back(error)
+            self._give_back(orders, error)
+            return error
         else:
-            pending, self._pending, self._since = self._pending, [], None
-            self._kept.clear()
-            for order in pending:
+            if rows:
+                self._crowded, self._synced = sum(order.reply is not None for order in orders) > 1, time.monotonic()
+            for order in orders:
                 self._answer(order.reply, None)
+        for order in orders:
+            if order.entry is not None and self._kept.get(order.entry.key) is order.entry:
+                del self._kept[order.entry.key]
+        return None
 
-    def _give_back(self, error: Exception) -> None:
-        """After a transaction failed: tell those who wait, and keep what nobody waits for."""
-        with contextlib.suppress(sqlite3.Error):
-            self._file.roll_back()
-        pending, self._pending, self._since = self._pending, [], None
-        for order in pending:
-            self._refuse(order, self._failed("cannot be written", error))
+    def _give_back(self, orders: list[Order], error: Exception) -> None:
+        """After rows could not be written: tell those who wait, and keep what nobody waits for."""
+        failure = self._failed("cannot be written", error)
+        for order in orders:
+            if order.entry is None or self._kept.get(order.entry.key) is not order.entry:  # or that was told before
+                self._refuse(order, failure)
             if order.reply is None and order.entry is not None:
                 self._kept[order.entry.key] = order.entry
 
@@ -237,8 +250,7 @@ class Writer:
         for _ in range(CLOSING_ATTEMPTS):
             if self._kept:
                 time.sleep(PAUSE_SECONDS)
-                self._obey(Order())
-                self._sync()
+                self._obey([])
         for entry in self._kept.values():
             complain(f"journal {legible(self._path)} is closed", entry)
         with contextlib.suppress(sqlite3.Error, OSError):

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from picpik_async._journal_file import _NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SECONDS = 10
+
+
+def rows(values: Sequence[Any]) -> list[Sequence[Any]]:
+    """The rows of an INSERT."""
+    return [values[start : start + len(_NAMES)] for start in range(0, len(values), len(_NAMES))]
 
 
 class ShakyDisk:
     """Give `connect` to a journal.
 
     Attributes:
-        log: the first word of each statement, once it has worked; for an INSERT the key; and what tests add.
+        log: the first word of each statement, once it has worked; for an INSERT the keys, and COMMIT if it is a
+            transaction of its own; and what tests add.
         failing: first words of statements that fail.
         error: what they raise.
         open: whether a COMMIT goes through.
@@ -34,9 +45,13 @@ class ShakyDisk:
 
         class Connection(sqlite3.Connection):
             def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:
-                disk.before(sql.split(maxsplit=1)[0])
+                word = sql.split(maxsplit=1)[0]
+                alone = word == "INSERT" and not self.in_transaction
+                for step in ("BEGIN", "INSERT", "COMMIT") if alone else (word,):
+                    disk.before(step)
                 cursor = super().execute(sql, values)
-                disk.log.append(values[0] if sql.startswith("INSERT") else sql.split(maxsplit=1)[0])
+                disk.log += [row[0] for row in rows(values)] if word == "INSERT" else [word]
+                disk.log += ["COMMIT"] if alone else []
                 return cursor
 
         return sqlite3.connect(*args, **options, factory=Connection)

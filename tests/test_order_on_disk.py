@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from jobs import CREDENTIALS, job
-from shaky_disk import ShakyDisk
+from shaky_disk import ShakyDisk, rows
 
 from picpik_async import PicpikSession, RetryPolicy
 from picpik_async._journal import Journal
@@ -42,8 +42,8 @@ class Log:
             def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:
                 cursor = super().execute(sql, values)
                 if sql.startswith("INSERT"):
-                    log.events.append((values[_STATE], values[2]))
-                elif sql == "COMMIT":
+                    log.events += [(row[_STATE], row[2]) for row in rows(values)]
+                if sql.startswith(("INSERT", "COMMIT")) and not self.in_transaction:
                     assert (2,) == super().execute("PRAGMA synchronous").fetchone()
                     log.events.append(("sync",))
                 return cursor
