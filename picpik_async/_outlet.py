@@ -12,6 +12,7 @@ the event loop, which would be busy with copying: twice as many 20 MB pictures p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -44,8 +45,9 @@ class SocketOutlet:
     def is_clear(self) -> bool:
         """Whether all that the event loop had to send has left."""
         if self._socket is None and not self._closed:
-            self._socket = socket.socket(fileno=os.dup(self._connection.get_extra_info("socket").fileno()))
-            self._socket.setblocking(False)  # noqa: FBT003 - its only parameter has no name
+            with contextlib.suppress(OSError):  # there are too many descriptors; the event loop can send without
+                self._socket = socket.socket(fileno=os.dup(self._connection.get_extra_info("socket").fileno()))
+                self._socket.setblocking(False)  # noqa: FBT003 - its only parameter has no name
         return not self._connection.get_write_buffer_size()
 
     def offer(self, data: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import resource
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -107,6 +108,22 @@ async def test_nothing_leaves_after_it_was_closed() -> None:
         assert outlet.is_clear
         assert b"late" == outlet.offer(b"late")
         assert (b"", 0) == (received(theirs), outlet.take_sent())
+
+
+async def test_too_many_descriptors() -> None:
+    """Where none of its own can be had, all comes back, for the event loop to send."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with connected() as (transport, theirs):
+        outlet = SocketOutlet.of(transport)
+        assert outlet is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            assert outlet.is_clear
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert (b"whole", b"") == (outlet.offer(b"whole"), received(theirs))
+        outlet.close()
 
 
 async def test_a_connection_that_is_gone() -> None:
