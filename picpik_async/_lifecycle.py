@@ -120,7 +120,14 @@ class Lifecycle:
         if os.getpid() != self._pid:
             msg = "this PicpikSession was made before a fork; make one per process, after the fork"
             raise ConfigurationError(msg)
-        if self._loop not in (None, asyncio.get_running_loop()):
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # plain functions such as `Task.eta` can be called anywhere
+            msg = (
+                "no event loop is running in this thread; call it from the one whose loop the PicpikSession is used in"
+            )
+            raise ConfigurationError(msg) from None
+        if self._loop not in (None, loop):
             msg = "this PicpikSession belongs to another event loop; make one per event loop, and per asyncio.run()"
             raise ConfigurationError(msg)
 

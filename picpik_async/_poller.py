@@ -337,7 +337,8 @@ def _differ(detail: TaskDetail | None, last: TaskDetail | None) -> bool:
 
 
 def _face(detail: TaskDetail) -> tuple[object, ...]:
-    return detail.status, detail.status_word, detail.image_urls, detail.error_code, detail.error_message
+    results = detail.image_urls, detail.texts
+    return detail.status, detail.status_word, results, detail.error_code, detail.error_message
 
 
 def _note_problem(ask: Ask, problem: str) -> None:

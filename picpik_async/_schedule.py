@@ -106,10 +106,20 @@ class Schedule:
             task = self._tasks[uid] = Watched(uid, since, kind=kind)
             delay = 0.0 if follows else self._quiet(task, now, self._policy.tick)
             self._push(task, self._tick_at(now) + whole_ticks(delay, self._policy.tick))
+        elif follows:
+            self._put_off_no_more(task, now)
         if not task.waiters:
             self.watched += 1
         task.waiters += 1
         return task
+
+    def _put_off_no_more(self, task: Watched, now: float) -> None:
+        if task.kind is None or task.held or task.problem is not None:
+            return
+        usual = poll_delay(now - task.since, self._policy, 1)
+        due = self._tick_at(now) + whole_ticks(usual, self._policy.tick)
+        if due < task.due:
+            self._push(task, due)
 
     def drop(self, task: Watched) -> None:
         """Count one waiter less; without any, the task is forgotten, at the latest when its request is answered."""

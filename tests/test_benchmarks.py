@@ -93,8 +93,10 @@ def test_what_uploads_depend_on_runs_and_reports(name: str, tmp_path: Path) -> N
     assert figures["plots"]
 
 
-def test_the_parts_run(tmp_path: Path) -> None:
-    """The micro-benchmarks run; quickly, nothing is measured."""
+def test_the_parts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The micro-benchmarks run, without pytest-xdist, too; quickly, nothing is measured."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:xdist")
+
     figures = _quick("micro", tmp_path)
 
     assert {} == figures["figures"]

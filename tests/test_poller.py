@@ -1114,6 +1114,31 @@ async def test_followers_are_told_at_once() -> None:
     assert len(history.service.polls) - before >= 40
 
 
+async def test_followers_are_told_at_once_beside_a_waiter() -> None:
+    """A task that was put off for a waiter is asked about as usual from when somebody follows it."""
+    history = History()
+    async with running(history.poller), anyio.create_task_group() as waiters:
+        await history.add(*[40.0] * 8)
+        uid, start = history.begin(40.0), anyio.current_time()
+        waiters.start_soon(outcome, history.poller, uid)
+        await anyio.sleep(0.1)
+        updates = history.poller.updates(uid, timeout=None)
+        await anext(updates)
+
+        assert anyio.current_time() - start <= 1.0
+        waiters.cancel_scope.cancel()
+
+
+async def test_updates_tell_texts() -> None:
+    """Texts that end a task under an unknown word, which stays the same, are news."""
+    service = Service()
+    words = iter([(), (), ("a sofa",)])
+    service.answer = lambda uid: row(uid, "Describing", texts=next(words))
+    poller = service.poller()
+    async with running(poller):
+        assert [(), ("a sofa",)] == [detail.texts async for detail in poller.updates("a", timeout=60)]
+
+
 async def test_what_is_not_learned() -> None:
     """Nothing is learned from tasks that were terminated, have vanished, or may have ended long before they were seen."""
     history = History(unknown_task_grace=0.0)

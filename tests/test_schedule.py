@@ -383,3 +383,30 @@ def test_a_terminated_task_is_of_no_kind() -> None:
 
     assert task.kind is None
     assert made.next_at() < 2
+
+
+@pytest.mark.parametrize("trouble", [{"kind": None}, {"problem": "no answer"}])
+def test_followers_hasten_only_what_was_put_off(trouble: dict[str, Any]) -> None:
+    """Who begins to follow a task changes nothing if it had been put off for another reason."""
+    durations = Durations()
+    for _ in range(8):
+        durations.begin("a", "kind", 0)
+        durations.end("a", after=40, now=41)
+    made = schedule(durations=durations)
+    durations.begin("new", "kind", 0)
+    task = made.add("new", 0)
+    due = task.due
+    for name, value in trouble.items():
+        setattr(task, name, value)
+
+    made.add("new", 0, follows=True)
+    assert due == task.due
+
+    plain = {"kind": "kind", "problem": None}
+    for name, value in plain.items():
+        setattr(task, name, value)
+    made.add("new", 0, follows=True)
+    soon = task.due
+    made.add("new", 0, follows=True)
+
+    assert soon == task.due < due

@@ -206,6 +206,12 @@ def test_used_from_another_loop() -> None:
         assert 1 == len(server.requests)
 
 
+def test_without_a_loop() -> None:
+    """What takes no `await` says so, too, if no loop is running."""
+    with pytest.raises(ConfigurationError, match="no event loop is running in this thread"):
+        session("http://localhost").task("a").eta()
+
+
 @contextlib.contextmanager
 def program(text: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A running Python program that complains about everything."""
