@@ -39,7 +39,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def _pytest(option: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", option, str(_TESTS)]
+    # Without the options of the tests, of which "-n" needs a package that is not among those for benchmarks.
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", option, str(_TESTS)]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
     if done.returncode:
         raise RuntimeError(done.stdout)
