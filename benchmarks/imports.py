@@ -110,10 +110,11 @@ def _install(folder: Path) -> None:
 
 
 def _measure(code: str, folder: Path) -> dict[str, float]:
+    # Whatever measures coverage would be imported, too.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    environment["PYTHONPATH"] = str(folder)
     start = time.perf_counter()
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.PIPE)  # noqa: S603
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

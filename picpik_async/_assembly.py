@@ -34,6 +34,7 @@ def assemble(session: Lifecycle) -> Engine:
         limits=limits,
         limiter=session._limiter,
         encoders=encoders,
+        maker=ThreadPoolExecutor(1, thread_name_prefix="picpik maker"),
         stems=Stems(limits.slice_size, encoders, limits.reuse_memory),
         upload_slots=anyio.Semaphore(limits.uploads),
         transport=session._transport or AiohttpTransport(url, limits, **net),

@@ -338,7 +338,7 @@ class Limits:
         uploads: submits that are sent at the same time; others wait, their pictures opened.
         downloads: pictures fetched at the same time; others wait.
         threads: worker threads that open, decode and write; one more decodes large results, one after the other, and one
-            less encode, hash and send.
+            less encode, hash and send, besides one for small requests.
         slice_size: bytes of a picture encoded and sent in one go; the memory of each of those threads is a few times this.
         reuse_memory: the most memory for pictures that are encoded once for all `variations` of a request; larger ones are
             hashed once, and encoded each time.

@@ -132,6 +132,7 @@ class Engine:
         self._end()
         self._ready.set()
         self._workshop.encoders.shutdown(wait=False)
+        self._workshop.maker.shutdown(wait=False)
 
     def _end(self) -> None:
         self.over = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
@@ -59,7 +58,6 @@ class ImageSource:
         self._loader = loader
         self._turns = Turns()
         self._upright: tuple[Blob, Blob] | None = None
-        self._hashing = threading.Lock()
         self._fingerprint: tuple[Blob, str] | None = None
 
     @property
@@ -191,7 +189,7 @@ class ImageSource:
         Raises:
             ImageError: it cannot be read, or has changed since it was *opened*.
         """
-        with self._hashing, attrs.evolve(opened, blob=opened.original).reader() as reader:
+        with attrs.evolve(opened, blob=opened.original).reader() as reader:
             if self._fingerprint is None or self._fingerprint[0] != opened.original:
                 self._fingerprint = opened.original, _sha256_of(reader)
             reader.verify()

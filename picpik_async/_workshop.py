@@ -41,7 +41,8 @@ class Workshop:
         dialect: the settings for what is undocumented.
         limits: bounds.
         limiter: bounds the worker threads that open pictures.
-        encoders: the worker threads that encode and hash.
+        encoders: the worker threads that encode, hash and send pictures.
+        maker: the worker thread that makes the rest of a body, and small ones wholly, which never wait for large ones.
         stems: what variations of a request have in common.
         upload_slots: bounds how many requests are sent at once.
         transport: sends.
@@ -56,6 +57,7 @@ class Workshop:
     limits: Limits
     limiter: anyio.CapacityLimiter
     encoders: ThreadPoolExecutor
+    maker: ThreadPoolExecutor
     stems: Stems
     upload_slots: anyio.Semaphore
     transport: Transport
@@ -102,7 +104,7 @@ class Workshop:
             layout = lay_out(parameters, images, data_uri=self.dialect.data_uri)
             return layout, self._body_of(layout, locked=True).made_if_small() if kin is None else None
 
-        layout, body = await asyncio.get_running_loop().run_in_executor(self.encoders, make)
+        layout, body = await asyncio.get_running_loop().run_in_executor(self.maker, make)
         return body or self._body_of(layout, locked=True, stem=await self.stems.stem_of(kin, layout))
 
     def _body_of(self, layout: Layout, **options: Any) -> Body:
