@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import inspect
 import io
 import json
 import pkgutil
@@ -26,6 +27,7 @@ __all__ = ["NAMES"]
 NAMES: Final = tuple(
     sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_"))
 )
+_QUICK: Final = "tiny sizes, to see that it works; the figures mean nothing"
 
 
 class _Both(io.TextIOBase):
@@ -45,9 +47,7 @@ def main() -> None:
     """Run those named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"what to run: {', '.join(NAMES)}; left out: all")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes, to see that it works; the figures mean nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help=_QUICK)
     parser.add_argument(
         "--output",
         type=Path,
@@ -64,15 +64,21 @@ def main() -> None:
 def _run(name: str, *, quick: bool, folder: Path | None) -> None:
     machine = describe()
     with contextlib.redirect_stdout(_Both()) as both:
-        print(f"== {name} ==\n{machine}")
-        figures = importlib.import_module(f"benchmarks.{name}").run(quick=quick)
+        module = importlib.import_module(f"benchmarks.{name}")
+        print(f"== {name} ==\n{inspect.getdoc(module)}\n\n{machine}")
+        if quick:
+            print(_QUICK)
+        figures = module.run(quick=quick)
         print()
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.txt").write_text(both.kept.getvalue())
-        text = json.dumps({"machine": machine} | figures, indent=2, default=attrs.asdict)
+        text = json.dumps({"machine": machine, "quick": quick} | figures, indent=2, default=attrs.asdict)
         (folder / f"{name}.json").write_text(text + "\n")
-        _draw(figures.get("plots", {}), folder)
+        plots = figures.get("plots", {})
+        if quick:
+            plots = {file: attrs.evolve(plot, title=f"{plot.title}\n{_QUICK}") for file, plot in plots.items()}
+        _draw(plots, folder)
 
 
 def _draw(plots: Mapping[str, Any], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ __all__ = ["Panel", "Plot", "bars", "draw"]
 
 _WIDTH, _HEIGHT = 7.0, 2.5  # inches; the height is that of a panel
 _SINGLE_HEIGHT = 4.2
+_SHORT = 24  # letters of a label that fit beside a panel
 _FEW = 4  # lines whose legend has room among them
 _MOST_TICKS = 8
+_BROKEN = ("--", ":", "-.")
 
 
 @attrs.frozen(kw_only=True)
@@ -25,8 +28,8 @@ class Panel:
 
     Attributes:
         y: what is measured, with its unit.
-        series: a line of points (x, y) for each name; bars if x is text. A dashed line if the name begins with `(`: a
-            target or a bound.
+        series: a line of points (x, y) for each name; bars if x is text. A broken line if the name begins with `(`:
+            a target or a bound.
         log: the y axis is logarithmic.
     """
 
@@ -74,6 +77,9 @@ def draw(plot: Plot, path: Path) -> None:
     rows = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(rows, plot.panels, strict=True):
         _draw_panel(axes, panel)
+    for axes, panel, above in zip(rows[1:], plot.panels[1:], plot.panels, strict=False):
+        if [*panel.series] == [*above.series] and len(panel.series) > 1:
+            axes.get_legend().remove()  # it says the same
     if plot.log:
         _scale(rows[-1], sorted({x for panel in plot.panels for points in panel.series.values() for x, _ in points}))
     rows[-1].set_xlabel(plot.x)
@@ -85,20 +91,34 @@ def _scale(axes: Any, xs: Sequence[Any]) -> None:
     if len(xs) <= _MOST_TICKS:
         axes.set_xticks(xs, [f"{x:,.10g}" for x in xs])
         axes.minorticks_off()
+    else:
+        axes.xaxis.set_major_formatter(_plain)
+
+
+def _plain(number: float, _position: int | None = None) -> str:
+    """3 rather than 3 × 10⁰."""
+    return f"{number:,.10g}"
+
+
+def _between() -> Any:
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415 - as above
+
+    return LogLocator(subs=(2, 5))
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
+    styles = itertools.cycle(_BROKEN)
     for name, points in panel.series.items():
         xs, ys = zip(*points, strict=True)
-        if isinstance(xs[0], str):
-            names = [x.replace(", ", ",\n") for x in xs]
+        names = [x.replace(", ", ",\n") if isinstance(x, str) else x for x in xs]
+        if name.startswith("("):
+            axes.plot(names, ys, next(styles), color="black", label=name[1:-1])
+        elif isinstance(xs[0], str):
             axes.bar_label(axes.bar(names, ys, label=name), fmt="{:,.4g}")
             axes.margins(y=0.15)
-        elif name.startswith("("):
-            axes.plot(xs, ys, "--", color="grey", label=name.strip("()"))
         else:
             axes.plot(xs, ys, "o-", label=name)
-    axes.set_ylabel(panel.y)
+    axes.set_ylabel(panel.y, fontsize="medium" if len(panel.y) <= _SHORT else "small")
     axes.set_axisbelow(True)
     axes.grid(visible=True, alpha=0.3)
     if any(panel.series):
@@ -106,5 +126,9 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         axes.legend(fontsize="small", **(beside if len(panel.series) > _FEW else {}))
     if panel.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plain)
+        if len(axes.yaxis.get_majorticklocs()) <= _MOST_TICKS / 2:
+            axes.yaxis.set_minor_locator(_between())
+            axes.yaxis.set_minor_formatter(_plain)
     else:
         axes.set_ylim(bottom=0)

@@ -108,7 +108,9 @@ def _tasks(*, quick: bool) -> Curve:
         "CPU ms, garbage collector apart": {each: middle(runs, str(each), "rest") for each in numbers},
         "MB while all wait": {each: middle(runs, str(each), "memory") for each in numbers},
     }
-    return Curve(title="Tasks that wait, a coroutine for each", x="tasks", costs=costs, base=numbers[len(numbers) // 2])
+    return Curve(
+        title="Tasks that wait, a coroutine for each", x="tasks", costs=costs, base=numbers[(len(numbers) - 1) // 2]
+    )
 
 
 def _measure(size: int, at_once: Sequence[int], *, quick: bool) -> Runs:

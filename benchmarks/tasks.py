@@ -22,9 +22,9 @@ _NUMBER: Final = 100_000
 _NUMBERS: Final = (10, 100, 1_000, 10_000)  # the other points of the plot
 _COST: Final = {"bytes": "bytes/task", "sweep": "CPU s to ask about 100,000"}
 _STALLS: Final = {
-    "register": "stall as they come, ms",
-    "end": "as they end, ms",
-    "end_p999": "p99.9",
+    "register": "worst stall as they come, ms",
+    "end": "worst as they end, ms",
+    "end_p999": "p99.9 as they end, ms",
     "collector": "longest collection, ms",
 }
 _BARE: Final = "bare asyncio tasks"

@@ -59,13 +59,18 @@ _WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
     "SDK, TLS": {"way": "sdk", "tls": True},
     "floor, TLS": {"way": "floor", "tls": True},
 }
+_TARGETS: Final[Mapping[str, Mapping[str, float]]] = {  # of the SDK
+    "20 MB": {"floor": 0.75, "usual way": 12},
+    "2 MB": {"usual way": 5},
+    "100 kB": {"usual way": 1.2},
+}
 _ALONE: Final = ("SDK", "usual way")
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print tables, and return the figures."""
     each = {plan.name: _measure(plan) for plan in (_QUICK if quick else _FULL)}
-    plot = Plot(title="Uploads at the same time, of 20 MB, 2 MB and 100 kB", x="", panels=_panels(each))
+    plot = Plot(title="Uploads at the same time; the lines are targets of the SDK", x="", panels=_panels(each))
     return {"runs": each, "ratios": {name: _ratios(runs) for name, runs in each.items()}, "plots": {"uploads": plot}}
 
 
@@ -92,9 +97,23 @@ def _measure(plan: Plan) -> Runs:
 def _panels(each: Mapping[str, Runs]) -> list[Panel]:
     """The requests per second for each size, and the memory for the first, which is the largest."""
     several = [(name, runs) for name, runs in each.items() if len(runs) > len(_ALONE)]
-    panels = [panel for name, runs in several for panel in bars(runs, {"rate": f"{name}: requests/s"})]
+    panels = [
+        _with_targets(panel, _TARGETS[name])
+        for name, runs in several
+        for panel in bars(runs, {"rate": f"{name}: requests/s"})
+    ]
     name, runs = several[0]
     return [*panels, *bars(runs, {"peak": f"{name}: peak memory, MB"})]
+
+
+def _with_targets(panel: Panel, targets: Mapping[str, float]) -> Panel:
+    """The panel, with lines at some times the height of the bars of other ways."""
+    points = panel.series[""]
+    heights = dict(points)
+    lines = {
+        f"({times:g} × {way})": [(each, times * heights[way]) for each, _ in points] for way, times in targets.items()
+    }
+    return attrs.evolve(panel, series={**panel.series, **lines})
 
 
 def _ratios(runs: Runs) -> dict[str, tuple[float, float]]:
