@@ -58,8 +58,8 @@ class MemoryBlob:
     """Bytes in memory; slices of it are views, not copies."""
 
     def __init__(self, data: bytes | memoryview) -> None:
-        self._view = memoryview(data)
-        self.size = self._view.nbytes
+        self._data = data  # not a view of it, which could not be copied along with a request
+        self.size = memoryview(data).nbytes
 
     def open(self) -> Handle:
         """This object itself: memory needs no handle."""
@@ -67,7 +67,7 @@ class MemoryBlob:
 
     def read_at(self, offset: int, size: int) -> memoryview:
         """A view of the bytes."""
-        return self._view[offset : offset + size]
+        return memoryview(self._data)[offset : offset + size]
 
     def verify(self) -> None:
         """Memory we hold does not change."""
