@@ -20,6 +20,7 @@ __all__ = ["Durations", "Eta"]
 _WINDOW: Final = 64  # durations remembered of each kind
 _ENOUGH: Final = 8  # with fewer, polls are not put off
 _KINDS: Final = 64  # kinds remembered, each in up to 10 KB
+_GENERATION: Final = 100_000  # tasks whose begins are forgotten together, 180 bytes each; some are never awaited here
 # What counts as a gap between durations, not as chance: it is so many polls long, and this share of the age at its end.
 # Without the first, delays in a wide mix grow by 7 %; without the second they grow fourfold if there is a poll each tick.
 _GAP_POLLS: Final = 4
@@ -80,23 +81,26 @@ class Durations:
 
     def __init__(self) -> None:
         self._windows: dict[Hashable, _Window] = {}
-        self._under_way: dict[str, tuple[Hashable, float]] = {}
+        self._young: dict[str, tuple[Hashable, float]] = {}
+        self._old: dict[str, tuple[Hashable, float]] = {}
 
     def begin(self, uid: str, kind: Hashable, now: float) -> None:
         """Note that a task of that kind has just been accepted."""
-        self._under_way[uid] = (kind, now)
+        if len(self._young) >= _GENERATION:
+            self._young, self._old = {}, self._young
+        self._young[uid] = (kind, now)
 
     def find(self, uid: str) -> tuple[Hashable, float] | None:
         """The kind of a task, and when it began; None if that is not known, or it has ended."""
-        return self._under_way.get(uid)
+        return self._young.get(uid) or self._old.get(uid)
 
     def forget(self, uid: str) -> None:
         """Learn nothing from that task."""
-        self._under_way.pop(uid, None)
+        self._pop(uid)
 
     def end(self, uid: str, *, after: float, now: float) -> None:
         """Note that a task has ended between the time *after* and now; nothing is learned if its begin is not known."""
-        found = self._under_way.pop(uid, None)
+        found = self._pop(uid)
         if found is None:
             return
         kind, begin = found
@@ -127,7 +131,7 @@ class Durations:
 
     def eta(self, uid: str, now: float) -> Eta | None:
         """When a task may be finished; None if nothing is known."""
-        kind, begin = self._under_way.get(uid, (None, now))
+        kind, begin = self.find(uid) or (None, now)
         window = self._windows.get(kind)
         if window is None:
             return None
@@ -138,3 +142,7 @@ class Durations:
         median = (shorter + count - 1) // 2
         middle = (window.lowers[median] + window.uppers[median]) / 2
         return Eta(seconds=min(_LONGEST, max(0.0, middle - age)), overdue=False, tasks=count)
+
+    def _pop(self, uid: str) -> tuple[Hashable, float] | None:
+        old = self._old.pop(uid, None)
+        return self._young.pop(uid, None) or old

@@ -176,7 +176,8 @@ class Task:
         service has accepted the task.
 
         Returns:
-            None if nothing is known: no such task has ended yet, this one has, or another session has submitted it.
+            None if nothing is known: no such task was seen to end yet, this one was, or was terminated, or another session
+            has submitted it. What `detail` tells does not count, only what is seen for those who wait or follow.
 
         Raises:
             ConfigurationError: wrong event loop or forked process.

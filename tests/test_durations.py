@@ -144,3 +144,16 @@ def test_eta_has_bounds(ends: list[tuple[float, float]], age: float) -> None:
     assert 0 <= eta.seconds <= 3600
     assert min(64, len(ends)) == eta.tasks
     assert eta.overdue == all(upper <= age for _, upper in ends[-64:])
+
+
+def test_tasks_nobody_awaits_are_forgotten() -> None:
+    """The begins of the latest hundred thousand tasks are remembered, and never those of more than twice as many."""
+    durations = Durations()
+    for number in range(200_001):
+        durations.begin(f"{number}", "kind", number)
+
+    assert durations.find("99999") is None
+    for number in (100_000, 199_999, 200_000):
+        assert ("kind", number) == durations.find(f"{number}")
+        durations.forget(f"{number}")
+        assert durations.find(f"{number}") is None
