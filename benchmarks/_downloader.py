@@ -76,6 +76,10 @@ def _keep(data: bytes, path: Path) -> None:
     path.write_bytes(data)
     with path.open("rb") as file:
         os.fsync(file.fileno())
+    _load(data)
+
+
+def _load(data: bytes) -> None:
     with Image.open(io.BytesIO(data)) as picture:
         picture.load()
 
@@ -112,6 +116,7 @@ WAYS: Final[dict[str, Callable[[str, list[Path], Path], Coroutine[None, None, di
     "usual, unbounded": functools.partial(_usual, at_once=10_000),
     "fetch": _fetch,
     "verify": functools.partial(_stage, work=lambda data, _path: check_picture(data, Limits().max_result_pixels)),
+    "load": functools.partial(_stage, work=lambda data, _path: _load(data)),
     "write": functools.partial(_stage, work=lambda data, path: path.write_bytes(data)),
     "write and flush": functools.partial(_stage, work=write_atomically),
 }

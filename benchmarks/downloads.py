@@ -3,9 +3,9 @@
 The SDK saves the results of finished tasks; the usual way is aiohttp, `write_bytes`, `fsync` and Pillow's `load` in a thread,
 as many pictures at once as the SDK takes by default, or all at once. Both do the same, but for what the SDK does besides:
 it compares all checksums within the PNG, and a file is whole or absent; and for what it leaves out: it inflates all pixels
-and looks at the filter of each row, but does not lay them out in memory, which cannot fail any more. Each run is a process of its own, against one that
-sends files as fast as the machine can. The stages are measured once more, each alone: fetching on one thread, the others in
-as many as the SDK has.
+and looks at the filter of each row, but does not lay them out in memory, which cannot fail any more. Each run is a process
+of its own, against one that sends files as fast as the machine can. The stages are measured once more, each alone: fetching
+on one thread, the others in as many as the SDK has; `load` is Pillow's, which the SDK has no need of here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Plan:
 _FULL: Final = Plan(runs=3, pictures=200, width=1664, height=1280)
 _QUICK: Final = Plan(runs=1, pictures=4, width=200, height=160)
 _WAYS: Final = ("sdk", "usual", "usual, unbounded")
-_STAGES: Final = ("fetch", "verify", "write", "write and flush")
+_STAGES: Final = ("fetch", "verify", "load", "write", "write and flush")
 _COLUMNS: Final = {
     "rate": "pictures/s",
     "cpu": "CPU ms/picture",

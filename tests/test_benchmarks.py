@@ -57,7 +57,7 @@ def test_downloads_run_and_report(tmp_path: Path) -> None:
     """The benchmark of downloads has the SDK, the usual way, and the stages apart."""
     figures = _quick("downloads", tmp_path)
 
-    stages = {"fetch", "verify", "write", "write and flush"}
+    stages = {"fetch", "verify", "load", "write", "write and flush"}
     assert {"sdk", "usual", "usual, unbounded"} | stages == set(figures["runs"])
 
 
