@@ -95,10 +95,7 @@ class Schedule:
     def add(self, uid: str, now: float, *, follows: bool = False) -> Watched:
         """Count one more waiter for *uid*; a task not watched so far is due at the next tick, or when it may be over.
 
-        Args:
-            uid: the task.
-            now: the time.
-            follows: the waiter wants any news, not only the end.
+        A waiter who *follows* wants any news, and not only the end.
         """
         task = self._tasks.get(uid)
         if task is None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import inspect
 import json
 import sys
 import threading
@@ -334,6 +335,9 @@ async def never_closed() -> None:
     await soon(lambda: committed(picpik))
     # anyio warns of coroutines if asyncio cancels their tasks before the first step; let all be beyond it.
     await asyncio.sleep(0.3)
+    await soon(
+        lambda: all(inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED for task in asyncio.all_tasks())
+    )
 
 
 def footprint() -> tuple[list[str], list[str]]:

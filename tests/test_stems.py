@@ -19,7 +19,7 @@ from picpik_async._encoding import encoded
 from picpik_async._images import ImageSource
 from picpik_async._layout import Layout, lay_out
 from picpik_async._opened import OpenImage
-from picpik_async._requests._base import Kin
+from picpik_async._requests._base import Job, Kin
 from picpik_async._stems import Stems
 from picpik_async.errors import ImageError, InvalidRequestError
 from picpik_async.testing import FakeTransport
@@ -158,6 +158,16 @@ def test_each_prompt_with_each_seed() -> None:
     ]
     assert base.with_seed(7) == base.variations(seeds=[7])[0]
     assert base.with_prompts("red") == base.variations(prompts=["red"])[0]
+
+
+def test_a_job_has_no_kin_of_itself() -> None:
+    """Only what is made as variations shares anything: an Action without them keeps nothing."""
+
+    class Other(Job):
+        """An Action of its own."""
+
+    assert Other().kin is None
+    assert ModifyMaskedPixels.inpaint(picture(), mask()).kin is None
 
 
 @pytest.mark.parametrize(
