@@ -93,10 +93,7 @@ class Schedule:
         return task is not None and task.waiters > 0
 
     def add(self, uid: str, now: float, *, follows: bool = False) -> Watched:
-        """Count one more waiter for *uid*; a task not watched so far is due at the next tick, or when it may be over.
-
-        A waiter who *follows* wants any news, and not only the end.
-        """
+        """Count one more waiter, who *follows* any news or awaits the end; a new task is due soon, or when it may be over."""
         task = self._tasks.get(uid)
         if task is None:
             kind, since = self._durations.find(uid) or (None, now)
