@@ -327,6 +327,12 @@ async def main() -> list[str]:
     return [repr(task) for task in asyncio.all_tasks() - {asyncio.current_task()}]
 
 
+def has_begun(task: asyncio.Task[Any]) -> bool:
+    """Whether the task has made its first step."""
+    coroutine: Any = task.get_coro()
+    return inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
+
+
 async def never_closed() -> None:
     """A program that ends in the middle of everything."""
     asyncio.get_running_loop().slow_callback_duration = 60
@@ -335,9 +341,7 @@ async def never_closed() -> None:
     await soon(lambda: committed(picpik))
     # anyio warns of coroutines if asyncio cancels their tasks before the first step; let all be beyond it.
     await asyncio.sleep(0.3)
-    await soon(
-        lambda: all(inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED for task in asyncio.all_tasks())
-    )
+    await soon(lambda: all(map(has_begun, asyncio.all_tasks())))
 
 
 def footprint() -> tuple[list[str], list[str]]:
