@@ -30,6 +30,9 @@ _TAIL_START: Final = b',"Signature":"'
 _TAIL_END: Final = b'"}'
 _TAIL_SIZE: Final = len(_TAIL_START) + 40 + len(_TAIL_END)
 _TURN_SECONDS: Final = 0.1
+# What threads send themselves goes in larger slices, since each means four fights for the interpreter: 1.2 × the rate. What
+# passes the event loop does not, as it would take half as much memory again, and stall the loop for 70 ms instead of 45.
+_THREADS_SLICES: Final = 2
 
 
 class Outlet(Protocol):
@@ -90,7 +93,7 @@ class Body:
     def made_if_small(self) -> Self:
         """This body, its head made beforehand if it is one slice; in a worker thread."""
         if self.size <= self._step:
-            self._made.append(next(self._slices()))
+            self._made.append(next(self._slices(self._step)))
         return self
 
     async def head(self, outlet: Outlet | None = None) -> AsyncGenerator[bytes, None]:
@@ -99,7 +102,7 @@ class Body:
         Args:
             outlet: what leaves through it is not yielded; it is offered nothing while a yielded slice has not left.
         """
-        slices = self._slices()
+        slices = self._slices(self._step if outlet is None else _THREADS_SLICES * self._step)
         if not self._layout.has_pictures:
             self._made.append(next(slices))
         if self._made:
@@ -139,8 +142,8 @@ class Body:
         self._digest.update(self._private_key.reveal().encode())
         return _TAIL_START + self._digest.hexdigest().encode() + _TAIL_END
 
-    def _slices(self) -> Iterator[bytes]:
+    def _slices(self, size: int) -> Iterator[bytes]:
         if self._stem is None:
-            return encoded(self._layout.pieces, self._step, self._digest.update)
+            return encoded(self._layout.pieces, size, self._digest.update)
         self._digest = self._stem.digest.copy()
-        return self._stem.continued(self._layout, self._step, self._digest.update)
+        return self._stem.continued(self._layout, size, self._digest.update)

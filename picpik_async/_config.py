@@ -339,7 +339,8 @@ class Limits:
         downloads: pictures fetched at the same time; others wait.
         threads: worker threads that open, decode and write; one more decodes large results, one after the other, and one
             less encode, hash and send, besides one for small requests.
-        slice_size: bytes of a picture encoded and sent in one go; the memory of each of those threads is a few times this.
+        slice_size: bytes of a picture encoded and sent in one go, or twice as many where threads send them, which is over
+            plain HTTP; the memory of an upload, or of each of those threads, is a few times this.
         reuse_memory: the most memory for pictures that are encoded once for all `variations` of a request; larger ones are
             hashed once, and encoded each time.
         max_answer_bytes: the longest answer of the API, after decompression.
@@ -357,7 +358,7 @@ class Limits:
     uploads: int = attrs.field(default=32, validator=count(1))
     downloads: int = attrs.field(default=8, validator=count(1))
     threads: int = attrs.field(factory=_default_threads, validator=count(1))
-    slice_size: int = attrs.field(default=768 * 1024, validator=count(3))
+    slice_size: int = attrs.field(default=384 * 1024, validator=count(3))
     reuse_memory: int = attrs.field(default=64 * 1024**2, validator=count(0))
     max_answer_bytes: int = attrs.field(default=8 * 1024**2, validator=count(1))
     max_image_bytes: int = attrs.field(default=64 * 1024**2, validator=count(1))
