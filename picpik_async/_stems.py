@@ -18,6 +18,7 @@ from picpik_async._encoding import encoded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
+    from hashlib import _Hash
 
     from picpik_async._layout import Layout
 
@@ -38,11 +39,11 @@ class Stem:
     """
 
     def __init__(self, layout: Layout, slice_size: int, most: int) -> None:
-        self.digest = hashlib.sha1(usedforsecurity=False)
+        self.digest: _Hash = hashlib.sha1(usedforsecurity=False)
         self._pieces = layout.pieces[:-1]
         slices = encoded(self._pieces, slice_size, self.digest.update)
         self._slices = [data for data in slices if layout.size <= most]
-        self.kept = sum(map(len, self._slices))
+        self.kept: int = sum(map(len, self._slices))
 
     def fits(self, layout: Layout) -> bool:
         """Whether the body begins like this, with the very same pictures."""
