@@ -25,6 +25,7 @@ from picpik_async import Credentials, ModifyMaskedPixels, PicpikSession
 
 _THREADS: Final = 4
 _SLICE: Final = 512 * 1024
+_TICK: Final = 1e-6  # seconds; of a few small requests none may be counted at all
 
 
 async def _submit(way: str, endpoint: str, folder: Path, number: int) -> dict[str, float]:
@@ -63,9 +64,9 @@ def _figures(start: float, before: resource.struct_rusage, number: int) -> dict[
     user, kernel = now.ru_utime - before.ru_utime, now.ru_stime - before.ru_stime
     return {
         "rate": number / seconds,
-        "cpu": (user + kernel) / number * 1e3,
-        "user": user / number * 1e3,
-        "kernel": kernel / number * 1e3,
+        "cpu": max(user + kernel, _TICK) / number * 1e3,
+        "user": max(user, _TICK) / number * 1e3,
+        "kernel": max(kernel, _TICK) / number * 1e3,
         "peak": memory("VmHWM"),
     }
 

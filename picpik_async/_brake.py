@@ -46,6 +46,7 @@ class Brake:
         self._balance = balance
         self._clock = clock
         self._least = 0
+        self._left: tuple[float, int] = (math.inf, 0)
         self._refusals: int | None = 0
         self._looked_at = -math.inf
         self._looking = anyio.Lock()
@@ -81,6 +82,7 @@ class Brake:
         """Note what a task has cost."""
         if cost > 0:
             self._least = min(self._least or cost, cost)
+            self._judge()
 
     async def refused(self, error: ApiError) -> None:
         """Look whether a submit was refused for want of credits, or as all before it, and stop if so."""
@@ -103,9 +105,14 @@ class Brake:
                 return
             self._looked_at = now
             try:
-                left = (await self._balance()).remaining_credits
+                self._left = (await self._balance()).remaining_credits, ret_code
             except PicpikError:  # nobody knows, so it goes on
                 return
+        self._judge()
+
+    def _judge(self) -> None:
+        """Stop if what was left when a submit was refused is too little for any task that was paid for so far."""
+        left, ret_code = self._left
         if left <= 0 or left < self._least:
             self._stop(
                 f"the credits of the account have run out ({left} are left), of which RetCode {ret_code} may tell"

@@ -650,7 +650,10 @@ async def test_credits_run_out(codes: set[int]) -> None:
 
     async def play(request: dict[str, Any]) -> Any:
         sent.append(request["Action"])
-        return await studio(request)
+        answer = await studio(request)
+        while answer is NO_CREDIT and not outcomes.progress.credits:  # noqa: ASYNC110 - what a task costs is known then
+            await anyio.sleep(0.01)
+        return answer
 
     async with opened(play, dialect=Dialect(no_credit_ret_codes=frozenset(codes))) as picpik:
         outcomes = picpik.map(jobs(200), concurrency=4)
@@ -699,6 +702,25 @@ async def test_the_balance_is_asked_for_seldom() -> None:
 
     with pytest.raises(SubmitPausedError, match=r"\(5 are left\), of which RetCode 1 may tell"):
         brake.check()
+
+
+@pytest.mark.anyio
+async def test_what_a_task_costs_is_known_later() -> None:
+    """A submit is refused before any task has told what it costs; when one does, and that was more than is left, it ends."""
+
+    async def balance() -> CreditBalance:
+        return CreditBalance(total_credits=5, used_credits=0)
+
+    brake = Brake(Dialect(), balance, clock=lambda: 0)
+    brake.paid(9)
+    assert not brake.stopped
+    brake = Brake(Dialect(), balance, clock=lambda: 0)
+    brake.taken()
+    await brake.refused(ApiError(ret_code=1))
+    assert not brake.stopped
+    brake.paid(6)
+
+    assert brake.stopped
 
 
 @pytest.mark.anyio
